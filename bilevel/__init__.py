@@ -1,0 +1,3 @@
+"""bilevel: recipes and solvers for bilevel training of speech models."""
+
+__version__ = "0.1.0"

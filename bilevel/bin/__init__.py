@@ -1,0 +1,1 @@
+"""One command per module; `bilevel NAME ...` runs `bilevel.bin.NAME.main(argv)`."""

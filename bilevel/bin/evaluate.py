@@ -1,0 +1,51 @@
+"""`bilevel evaluate` (stage 13): score all decoded sets of one training and write its result.json."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bilevel.bin._cli import Parser, run
+from bilevel.data.files import write_lines, write_text
+from bilevel.data.normalise import normalise
+from bilevel.data.tables import read_optional, read_scp
+from bilevel.scoring.table import format_score
+from bilevel.scoring.wer import score
+
+
+def main(argv: Sequence[str] | None) -> None:
+    """Write score_wer.json and score_cer.json per set, and EXP_DIR/result.json."""
+    parser = Parser(prog="bilevel evaluate", description=__doc__)
+    parser.add_argument("--exp_dir", type=Path, required=True)
+    parser.add_argument("--inference_config", type=Path, required=True)
+    parser.add_argument("--dirs", type=Path, nargs="+", required=True, help="dump directories of the sets")
+    args = parser.parse_args(argv)
+    results = []
+    for folder in args.dirs:
+        decoded = args.exp_dir / args.inference_config.stem / folder.name
+        refs, utt2spk = read_scp(folder / "text"), read_optional(folder / "utt2spk") or None
+        write_lines(decoded / "ref", [f"{key} {normalise(refs[key])}".rstrip() for key in sorted(refs)])
+        for metric in ("wer", "cer"):
+            found = score(refs, read_scp(decoded / "text"), metric=metric, utt2spk=utt2spk)
+            found.write(decoded / f"score_{metric}.json")
+            facts = {key: getattr(found, key) for key in ("value", "low", "high", "n_utts", "signature")}
+            results.append({"set": folder.name, "metric": metric} | facts)
+            if metric == "wer":
+                print(f"{decoded}\n{format_score(found)}", flush=True)
+    cost = json.loads((args.exp_dir / "cost.json").read_text())
+    facts = json.loads((args.exp_dir / "run.json").read_text())
+    result = facts | {"params": cost.pop("params"), "results": results, "cost": cost, "commit": commit()}
+    write_text(args.exp_dir / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def commit() -> str:
+    """The commit of this checkout, marked when files differ from it; "unknown" outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,36 @@
+"""`bilevel train` (stage 11): train, or resume, one method."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bilevel.bin._cli import Parser, run
+from bilevel.bin._training import add_data_options, write_config
+from bilevel.data.files import Stamp, write_text
+from bilevel.espnet.config import digest
+
+
+def main(argv: Sequence[str] | None) -> None:
+    """Write models, curves (train.jsonl) and cost (cost.json) to --exp_dir."""
+    parser = Parser(prog="bilevel train", description=__doc__)
+    add_data_options(parser)
+    parser.add_argument("--exp_dir", type=Path, required=True)
+    parser.add_argument("--corpus", required=True, help="name for result.json")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0)
+    args = parser.parse_args(argv)
+    config, merged = write_config(args, args.exp_dir / "config.in.yaml")
+    sources = [d for d in (args.train_dir, args.valid_dir, args.unlabelled_dir) if d] + [args.token_list]
+    stamp = Stamp(args.exp_dir / ".done" / "train.json", sources, merged | {"seed": args.seed})
+    if stamp.fresh():
+        return
+    from bilevel.espnet.commands import train
+
+    train(config, args, args.exp_dir, args.stats_dir)
+    run_facts = {"method": args.method, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
+    write_text(args.exp_dir / "run.json", json.dumps(run_facts, indent=1) + "\n")
+    stamp.write()
+
+
+if __name__ == "__main__":
+    run(main)

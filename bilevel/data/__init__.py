@@ -1,0 +1,1 @@
+"""From any corpus to a checked, Kaldi-style data directory. No torch at import time."""

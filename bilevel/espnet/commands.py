@@ -1,0 +1,105 @@
+"""ESPnet's mains with our task, run in this process."""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bilevel.data.files import write_lines, write_text
+from bilevel.espnet.config import read_yaml
+from bilevel.espnet.dump import DumpSet
+
+
+def shared_options(args: argparse.Namespace, train: DumpSet, valid: DumpSet) -> list[str]:
+    """Options of statistics and training alike."""
+    options = ["--token_list", str(args.token_list), "--token_type", args.token_type]
+    if args.bpemodel:
+        options += ["--bpemodel", str(args.bpemodel)]
+    options += train.data_options("train") + valid.data_options("valid")
+    if train.input_size() is not None:
+        options += ["--input_size", str(train.input_size())]
+    return options
+
+
+def collect_stats(config: Path, args: argparse.Namespace, out_dir: Path) -> None:
+    """Stage 10: shapes of all data, and mean and variance of the training features."""
+    from bilevel.espnet.task import BilevelASRTask
+
+    train, valid = DumpSet(args.train_dir), DumpSet(args.valid_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    options = ["--collect_stats", "true", "--config", str(config), "--output_dir", str(out_dir), "--ngpu", "0"]
+    options += ["--train_shape_file", str(train.lengths), "--valid_shape_file", str(valid.lengths)]
+    options += ["--normalize", "none"]  # what global_mvn needs is only being collected
+    BilevelASRTask.main(cmd=options + shared_options(args, train, valid))
+    if args.unlabelled_dir:
+        write_lines(out_dir / "unlabelled" / "speech_shape", DumpSet(args.unlabelled_dir).speech_shapes())
+
+
+def train(config: Path, args: argparse.Namespace, out_dir: Path, stats_dir: Path) -> None:
+    """Stage 11: train or resume; then write curves and cost beside the models."""
+    from bilevel.espnet.task import BilevelASRTask
+
+    train_set, valid = DumpSet(args.train_dir), DumpSet(args.valid_dir)
+    options = ["--config", str(config), "--output_dir", str(out_dir), "--resume", "true", "--seed", str(args.seed)]
+    options += ["--ngpu", str(args.ngpu), *shared_options(args, train_set, valid)]
+    for split in ("train", "valid"):
+        for name in ("speech_shape", "text_shape"):
+            options += [f"--{split}_shape_file", str(stats_dir / split / name)]
+    if args.unlabelled_dir:
+        unlabelled = DumpSet(args.unlabelled_dir)
+        options += ["--unlabelled_scp", str(unlabelled.scp), "--unlabelled_type", unlabelled.type]
+        options += ["--unlabelled_shape_file", str(stats_dir / "unlabelled" / "speech_shape")]
+    if args.ngpu > 1:
+        options += ["--multiprocessing_distributed", "true"]
+    if read_yaml(config).get("normalize") == "global_mvn":
+        options += ["--normalize_conf", f"stats_file={stats_dir}/train/feats_stats.npz"]
+    start_sec = time.perf_counter()
+    BilevelASRTask.main(cmd=options)
+    _record(out_dir, time.perf_counter() - start_sec, train_set.type)
+
+
+_CURVES = {
+    "train": {"loss": "train_upper_loss", "ssl_loss": "train_lower_loss", "gamma": "gamma", "optim0_lr0": "lr"}
+    | {name: name for name in ("grad_norm_upper", "grad_norm_lower", "grad_norm", "clip", "skipped", "passes")}
+    | {"ssl_acc": "ssl_acc", "ssl_code_perplexity": "ssl_code_perplexity"},
+    "valid": {"loss": "valid_upper_loss", "cer_ctc": "valid_cer_ctc", "cer": "valid_cer", "acc": "valid_acc"},
+}
+
+
+def _record(out_dir: Path, wall_sec: float, data_type: str) -> None:
+    """train.jsonl (curves by epoch) and cost.json (size and cost), from what ESPnet's reporter saved."""
+    from bilevel.espnet.task import BilevelASRTask, count_params
+
+    model, _ = BilevelASRTask.build_model_from_file(out_dir / "config.yaml", None, "cpu")
+    reporter = torch.load(out_dir / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"]
+    rows: list[dict[str, Any]] = []
+    n_before, passes, samples, n_updates = 0, 0.0, 0.0, 0.0
+    for epoch, stats in sorted(reporter["stats"].items()):
+        n_steps = stats["train"]["total_count"] - n_before
+        n_before = stats["train"]["total_count"]
+        row: dict[str, Any] = {"epoch": epoch, "update": n_before}
+        for split, names in _CURVES.items():
+            row |= {new: stats[split][old] for old, new in names.items() if old in stats.get(split, {})}
+        rows.append(row)
+        passes += stats["train"]["passes"] * n_steps
+        samples += stats["train"]["n_input"] * n_steps
+        n_updates += (1 - stats["train"]["skipped"]) * n_steps
+    write_lines(out_dir / "train.jsonl", [json.dumps(row) for row in rows])
+    per_sec = 16000 if data_type == "sound" else 100
+    cost_file = out_dir / "cost.json"
+    earlier = json.loads(cost_file.read_text()) if cost_file.exists() else {"cpu_sec": 0.0, "wall_sec": 0.0}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    cost = {
+        "params": count_params(model),
+        "updates": round(n_updates),
+        "passes": round(passes),
+        "audio_hours": samples / per_sec / 3600,
+        "cpu_sec": earlier["cpu_sec"] + usage.ru_utime + usage.ru_stime,
+        "wall_sec": earlier["wall_sec"] + wall_sec,
+        "peak_mem_mb": usage.ru_maxrss / 1024,
+    }
+    write_text(cost_file, json.dumps(cost, indent=1) + "\n")

@@ -1,0 +1,93 @@
+"""The ASR model with a self-supervised level."""
+
+from typing import Any
+
+import torch
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import Tensor
+
+from bilevel.models.bestrq import BestRQ
+from bilevel.models.infonce import InfoNCE
+
+OBJECTIVES = {"bestrq": BestRQ, "infonce": InfoNCE}
+
+
+class BilevelASRModel(ESPnetASRModel):
+    """ESPnet's CTC/attention model whose encoder also feeds a self-supervised head.
+
+    theta is front-end, normalisation and encoder; phi is CTC head and decoder; eta is the self-supervised head. Both
+    levels see the same features through the same front-end; SpecAugment belongs to the upper level, masking to the
+    lower one.
+
+    `forward` is the only entry, for both levels, so that DDP's hooks see each of them.
+
+    Args:
+        ssl: Lower-level objective, "bestrq" or "infonce".
+        ssl_conf: Arguments of the objective.
+        loss_per_token: Upper loss per token instead of per utterance. ESPnet sums CTC over an utterance's frames, so
+            the meaning of gamma would depend on the length of the utterances.
+        kwargs: Arguments of ESPnetASRModel.
+
+    Raises:
+        ValueError: An unknown objective, or a blank that is not unit 0.
+    """
+
+    def __init__(
+        self, ssl: str = "bestrq", ssl_conf: dict[str, Any] | None = None, loss_per_token: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if ssl not in OBJECTIVES:
+            raise ValueError(f"model_conf ssl {ssl!r}: expected one of {', '.join(OBJECTIVES)}")
+        if self.blank_id != 0 or self.token_list[0] != "<blank>":
+            raise ValueError(f"token list starts with {self.token_list[0]!r}: unit 0 must be <blank> and nothing else")
+        self.loss_per_token = loss_per_token
+        feat_dim = self.encoder.embed.idim if self.frontend is None else self.frontend.output_size()
+        self.ssl = OBJECTIVES[ssl](feat_dim, self.encoder.output_size(), **(ssl_conf or {}))
+
+    def upper_params(self) -> list[torch.nn.Parameter]:
+        """theta and phi: everything but the self-supervised head."""
+        return [p for name, p in self.named_parameters() if not name.startswith("ssl.")]
+
+    def lower_params(self) -> list[torch.nn.Parameter]:
+        """theta and eta: everything but the recognition heads."""
+        heads = ("ctc.", "decoder.", "joint_network.")
+        return [p for name, p in self.named_parameters() if not name.startswith(heads)]
+
+    def forward(self, speech: Tensor, speech_lengths: Tensor, level: str = "upper", **batch: Any):
+        """Loss of one level.
+
+        Args:
+            speech: (B, S) samples or (B, T, F) features.
+            speech_lengths: (B,).
+            level: "upper" takes text (B, L) and text_lengths (B,); "lower" takes seeds (B,) int64.
+            batch: The rest of the batch.
+
+        Returns:
+            ESPnet's triple: loss, stats, weight. The weight is the number of tokens or of masked frames, so averages
+            over batches and processes are exact.
+        """
+        if level == "lower":
+            return self._lower(speech, speech_lengths, batch["seeds"])
+        n_tokens = batch["text_lengths"].sum()
+        loss, stats, n_utterances = super().forward(speech, speech_lengths, **batch)
+        if not self.loss_per_token:
+            return loss, stats, n_utterances
+        factor = (n_utterances / n_tokens).to(loss)
+        for name in ("loss", "loss_ctc", "loss_att"):
+            if stats.get(name) is not None:
+                stats[name] = stats[name] * factor
+        return loss * factor, stats, n_tokens.to(n_utterances)
+
+    def _lower(self, speech: Tensor, speech_lengths: Tensor, seeds: Tensor):
+        feats, lens = self._extract_feats(speech, speech_lengths)
+        if self.normalize is not None:
+            feats, lens = self.normalize(feats, lens)
+        output = self.ssl(feats, lens, seeds, self._encode_features)
+        return force_gatherable((output.loss, output.stats | {"ssl_loss": output.loss.detach()}, output.weight), speech.device)
+
+    def _encode_features(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        if self.preencoder is not None:
+            feats, lens = self.preencoder(feats, lens)
+        states, state_lens, _ = self.encoder(feats, lens)
+        return (states[0] if isinstance(states, tuple) else states), state_lens

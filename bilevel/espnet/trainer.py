@@ -1,0 +1,246 @@
+"""ESPnet's Trainer with a bilevel step."""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
+from espnet2.torch_utils.device_funcs import to_device
+from espnet2.torch_utils.recursive_op import recursive_average
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.reporter import SubReporter
+from espnet2.train.trainer import Trainer, TrainerOptions, autocast_args
+from espnet2.utils.build_dataclass import build_dataclass
+from torch import Tensor
+
+from bilevel.optim.penalty import Solver
+from bilevel.optim.schedule import Penalty, Plan, Stage
+
+
+@dataclasses.dataclass
+class BilevelTrainerOptions(TrainerOptions):
+    """ESPnet's options and the method.
+
+    Attributes:
+        num_iters_per_epoch: Steps of an epoch.
+        plan_conf: Arguments of `optim.schedule.Plan`.
+        penalty_conf: Arguments of `optim.schedule.Penalty`, and `weight_lower_head` of the solver.
+        stage_lr_conf: Factor on the learning rate in each stage (rho, alpha, tau of the paper's box).
+        max_skipped_steps: Stop after this many non-finite steps in a row.
+    """
+
+    num_iters_per_epoch: int
+    plan_conf: dict[str, Any]
+    penalty_conf: dict[str, Any]
+    stage_lr_conf: dict[str, float]
+    max_skipped_steps: int
+
+
+def build_plan(options: BilevelTrainerOptions | argparse.Namespace) -> Plan:
+    """The stages of a training of max_epoch epochs."""
+    n = options.num_iters_per_epoch
+    return Plan(n_steps=n * options.max_epoch, n_steps_per_epoch=n, **options.plan_conf)
+
+
+class _Levels:
+    """The two levels of a wrapped model, as the solver sees them; keeps what the reporter wants."""
+
+    def __init__(self, model: torch.nn.Module, autocast: Callable[[], Any], distributed: bool) -> None:
+        self.model = model
+        self.core = model.module if distributed else model
+        self.autocast = autocast
+        self.distributed = distributed
+        self.stats: list[tuple[dict[str, Tensor], Tensor]] = []
+
+    def upper_params(self) -> list[torch.nn.Parameter]:
+        return self.core.upper_params()
+
+    def lower_params(self) -> list[torch.nn.Parameter]:
+        return self.core.lower_params()
+
+    def upper(self, batch: dict[str, Tensor]) -> Tensor:
+        return self._level("upper", batch)
+
+    def lower(self, batch: dict[str, Tensor]) -> Tensor:
+        return self._level("lower", batch)
+
+    def _level(self, level: str, batch: dict[str, Tensor]) -> Tensor:
+        with self.autocast():
+            loss, stats, weight = self.model(level=level, **batch)
+        stats = {name: value for name, value in stats.items() if value is not None}
+        if self.distributed:
+            # Weighted mean over processes; times world size because DDP divides the gradients by it.
+            share = weight.to(loss.dtype)
+            stats, weight = recursive_average(stats, weight, True)
+            loss = (loss * share).sum() / weight.to(loss.dtype) * torch.distributed.get_world_size()
+        self.stats.append((stats, weight))
+        return loss.squeeze()
+
+
+class BilevelTrainer(Trainer):
+    """One `train_one_epoch` for all methods; everything else is ESPnet's."""
+
+    @classmethod
+    def build_options(cls, args: argparse.Namespace) -> BilevelTrainerOptions:
+        """Options of the training."""
+        return build_dataclass(BilevelTrainerOptions, args)
+
+    @classmethod
+    def train_one_epoch(
+        cls,
+        model: torch.nn.Module,
+        iterator: Any,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
+        reporter: SubReporter,
+        summary_writer: Any,
+        options: BilevelTrainerOptions,
+        distributed_option: DistributedOption,
+    ) -> bool:
+        """One epoch of the plan. Returns whether every step was skipped."""
+        plan = build_plan(options)
+        penalty_conf = dict(options.penalty_conf)
+        solver = Solver(weight_lower_head=penalty_conf.pop("weight_lower_head", "one"))
+        penalty = Penalty(**penalty_conf)
+        device = "cuda" if options.ngpu > 0 else "cpu"
+        distributed = distributed_option.distributed
+        levels = _Levels(
+            model, lambda: torch.autocast("cuda", enabled=scaler is not None, **autocast_args), distributed
+        )
+        log_interval = options.log_interval or max(len(iterator) // 20, 10)
+        step = (reporter.get_epoch() - 1) * options.num_iters_per_epoch
+        n_skipped_in_row, all_skipped = 0, True
+        model.train()
+        # A trailing partial group of the last epoch must not leak into this one.
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        start_time = time.perf_counter()
+        for i, (utt_ids, batch) in enumerate(reporter.measure_iter_time(iterator, "iter_time"), 1):
+            batch = to_device(batch, device)
+            if options.no_forward_run:
+                all_skipped = False
+                reporter.next()
+                continue
+            stage = plan.stage(step)
+            solver.gamma = penalty.gamma(plan.progress(step))
+            solver.scale = penalty.scale(solver.gamma)
+            levels.stats.clear()
+            with reporter.measure_time("forward_backward_time"):
+                report = solver.backward(
+                    levels,
+                    batch.get("upper"),
+                    batch.get("lower"),
+                    lambda loss: (scaler.scale(loss) if scaler else loss) / options.accum_grad,
+                )
+            for stats, weight in levels.stats:
+                reporter.register(stats, weight)
+            n_input = float(sum(level["speech_lengths"].sum() for level in batch.values()))
+            reporter.register({"gamma": report["gamma"], "passes": report["passes"], "n_input": n_input})
+            if i % options.accum_grad == 0:
+                stepped = cls._update(model, optimizers, schedulers, scaler, options, stage, report, reporter)
+                reporter.register({"skipped": 0.0 if stepped else 1.0})
+                n_skipped_in_row = 0 if stepped else n_skipped_in_row + 1
+                all_skipped &= not stepped
+                if not stepped:
+                    logging.warning(f"step {step}: non-finite gradient, both levels skipped; utterances {utt_ids}")
+                if n_skipped_in_row > options.max_skipped_steps:
+                    raise RuntimeError(
+                        f"step {step}: {n_skipped_in_row} non-finite steps in a row; lower the learning rate, or "
+                        f"look at the utterances named in the log (last: {utt_ids[:3]})"
+                    )
+                reporter.register({"train_time": time.perf_counter() - start_time})
+                start_time = time.perf_counter()
+            step += 1
+            reporter.next()
+            if i % log_interval == 0:
+                logging.info(reporter.log_message(-log_interval))
+                if summary_writer is not None:
+                    reporter.tensorboard_add_scalar(summary_writer, -log_interval)
+        return all_skipped
+
+    @classmethod
+    def _update(
+        cls,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
+        options: BilevelTrainerOptions,
+        stage: Stage,
+        report: dict[str, float],
+        reporter: SubReporter,
+    ) -> bool:
+        """Clip, step, advance the schedule. A non-finite gradient of either level skips the step for both."""
+        if scaler is not None:
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        norms = {k: report[k] * options.accum_grad / scale for k in ("grad_norm_upper", "grad_norm_lower") if k in report}
+        grad_norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in model.parameters() if p.grad is not None], options.grad_clip_type
+        )
+        finite = bool(torch.isfinite(grad_norm))
+        if finite:
+            if options.grad_clip > 0:
+                torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), options.grad_clip, grad_norm)
+            clipped = 100.0 if 0 < options.grad_clip < grad_norm else 0.0
+            reporter.register({"grad_norm": grad_norm, "clip": clipped, "loss_scale": scale} | norms)
+        with reporter.measure_time("optim_step_time"):
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+                with _stage_lr(optimizer, options.stage_lr_conf[stage]):
+                    reporter.register({f"optim0_lr{j}": group["lr"] for j, group in enumerate(optimizer.param_groups)})
+                    if scaler is not None:
+                        scaler.step(optimizer)
+                    elif finite:
+                        optimizer.step()
+                if isinstance(scheduler, AbsBatchStepScheduler):
+                    scheduler.step()
+                optimizer.zero_grad()
+        if scaler is not None:
+            scaler.update()  # once, after all steps: twice would unscale the next gradients wrongly
+        return finite
+
+    @classmethod
+    def validate_one_epoch(cls, model: torch.nn.Module, reporter: SubReporter, options: Any, **kwargs: Any) -> None:
+        """Validate on the upper level, then put the last checkpoint aside, because ESPnet overwrites it in place."""
+        super().validate_one_epoch(model=model, reporter=reporter, options=options, **kwargs)
+        checkpoint = Path(options.output_dir) / "checkpoint.pth"
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        if rank == 0 and checkpoint.exists():
+            os.replace(checkpoint, checkpoint.with_name("checkpoint.prev.pth"))
+
+
+@contextlib.contextmanager
+def _stage_lr(optimizer: torch.optim.Optimizer, factor: float):
+    """Learning rates of a stage: those of the schedule times a factor. One set of moments serves all stages."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+def recover_checkpoint(output_dir: Path) -> None:
+    """Before a resume: fall back to the previous checkpoint when the last one was cut off while it was written."""
+    last, previous = output_dir / "checkpoint.pth", output_dir / "checkpoint.prev.pth"
+    if last.exists():
+        try:
+            torch.load(last, map_location="cpu", weights_only=True)
+            return
+        except (RuntimeError, EOFError, OSError) as error:
+            logging.warning(f"{last} is damaged ({type(error).__name__}); falling back to {previous.name}")
+            last.unlink()
+    if previous.exists():
+        logging.warning(f"{last} is missing: resuming from {previous.name}, one epoch earlier")
+        os.replace(previous, last)

@@ -1,0 +1,114 @@
+"""InfoNCE / CPC: tell the true future of an utterance from other utterances' frames."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilevel.models.counter_rng import uniform
+from bilevel.models.output import Encode, LossOutput
+
+
+class InfoNCE(nn.Module):
+    """Contrastive prediction of the states of a future window from a context window.
+
+    The encoder sees context and future as separate utterances (one call, stacked in the batch), so a full-context
+    encoder cannot look at what it has to predict. From the last context state c, one linear map W is applied again
+    and again, p_1 = W c, p_{k+1} = W p_k, and
+
+        loss = mean over windows and k of  -log  e^{cos(p_k, z_k)/tau} / (e^{cos(p_k, z_k)/tau} + sum_n e^{cos(p_k, z_n)/tau})
+
+    where z_k is the k-th state of the true future and z_n are `n_negatives` future states drawn from other utterances
+    (from the same one only when the batch has no other).
+
+    Args:
+        feat_dim: Ignored; kept so that all objectives are built alike.
+        encoder_dim: D.
+        context_frames: Feature frames of context (2 s of 10 ms frames in BL-JUST's code).
+        future_frames: Feature frames to predict (1 s).
+        hop_frames: Distance of one window from the next (1 s).
+        n_negatives: Negatives per prediction; bounds memory to O(N n_negatives D) instead of O((B T)^2).
+        temperature: tau (0.1 in BL-JUST's code).
+        detach_targets: Whether no gradient flows into z. The released code lets it flow; so does the default.
+
+    References:
+        CPC, arXiv 1807.03748, Eq. 4; BL-JUST, arXiv 2412.08548, lower level.
+    Deviations:
+        Negatives never come from neighbouring frames of the same future (the released code takes all B T frames).
+        Utterances shorter than context + future are split in proportion instead of being dropped.
+    """
+
+    def __init__(
+        self,
+        feat_dim: int,
+        encoder_dim: int,
+        context_frames: int = 200,
+        future_frames: int = 100,
+        hop_frames: int = 100,
+        n_negatives: int = 64,
+        temperature: float = 0.1,
+        detach_targets: bool = False,
+    ) -> None:
+        super().__init__()
+        self.predict = nn.Linear(encoder_dim, encoder_dim)
+        self.context_frames = context_frames
+        self.future_frames = future_frames
+        self.hop_frames = hop_frames
+        self.n_negatives = n_negatives
+        self.temperature = temperature
+        self.detach_targets = detach_targets
+
+    def windows(self, lens: Tensor) -> list[tuple[int, int, int, int]]:
+        """(utterance, start, context length, future length) of every window, from the (B,) lengths."""
+        total = self.context_frames + self.future_frames
+        found = []
+        for i, n_frames in enumerate(lens.tolist()):
+            if n_frames < total:
+                context = n_frames * self.context_frames // total
+                found.append((i, 0, context, n_frames - context))
+            else:
+                starts = range(0, n_frames - total + 1, self.hop_frames)
+                found += [(i, start, self.context_frames, self.future_frames) for start in starts]
+        return found
+
+    def forward(self, feats: Tensor, lens: Tensor, seeds: Tensor, encode: Encode) -> LossOutput:
+        """Loss on one batch, with one call of the encoder; arguments as in `BestRQ.forward`."""
+        windows = self.windows(lens)
+        pieces = [feats[i, s : s + c] for i, s, c, _ in windows] + [feats[i, s + c : s + c + f] for i, s, c, f in windows]
+        piece_lens = torch.tensor([len(piece) for piece in pieces], device=feats.device)
+        states, state_lens = encode(nn.utils.rnn.pad_sequence(pieces, batch_first=True), piece_lens)
+        n = len(windows)
+        last = state_lens[:n] - 1
+        prediction = states[torch.arange(n, device=feats.device), last]
+        future, future_lens = states[n:], state_lens[n:]
+        if self.detach_targets:
+            future = future.detach()
+        n_steps = int(future_lens.max())
+        predictions = []
+        for _ in range(n_steps):
+            prediction = self.predict(prediction)
+            predictions.append(prediction)
+        counted = torch.arange(n_steps, device=feats.device) < future_lens.unsqueeze(1)
+        p = functional.normalize(torch.stack(predictions, dim=1)[counted].float(), dim=-1)  # (N, D)
+        z = functional.normalize(future[:, :n_steps][counted].float(), dim=-1)
+        owner = torch.tensor([i for i, *_ in windows], device=feats.device).unsqueeze(1).expand(-1, n_steps)[counted]
+        negatives, usable = self._negatives(owner, seeds)
+        positive = (p * z).sum(-1, keepdim=True)
+        negative = torch.einsum("nd,nkd->nk", p, z[negatives]).masked_fill(~usable, float("-inf"))
+        logits = torch.cat([positive, negative], dim=1) / self.temperature
+        loss = functional.cross_entropy(logits, torch.zeros(len(p), dtype=torch.long, device=p.device))
+        with torch.no_grad():
+            stats = {
+                "ssl_acc": (logits.argmax(-1) == 0).float().mean(),
+                "ssl_feature_std": z.std(dim=0).mean(),
+            }
+        return LossOutput(loss, stats, torch.tensor(len(p), device=p.device))
+
+    def _negatives(self, owner: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices (N, K) of frames drawn as negatives, and whether each may be used (is of another utterance)."""
+        n = len(owner)
+        draws = uniform(seeds.sum().view(1), n * self.n_negatives).view(n, self.n_negatives)
+        index = (draws * n).long().clamp(max=n - 1).to(owner.device)
+        if bool((owner == owner[0]).all()):
+            # A batch of one utterance has no other source of negatives than its own other frames.
+            return index, index != torch.arange(n, device=owner.device).unsqueeze(1)
+        return index, owner[index] != owner.unsqueeze(1)

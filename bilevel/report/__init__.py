@@ -1,0 +1,1 @@
+"""From experiment folders to RESULTS.md and one self-contained HTML page."""

@@ -1,0 +1,71 @@
+"""RESULTS.md: ESPnet's tables, and ours."""
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from bilevel.report.runs import Run
+from bilevel.report.summary import Summary
+from bilevel.report.tables import Cell, Table, cost_table, methods_table, significance_table
+from bilevel.scoring.result import Score
+
+
+def environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What made the results: date, versions, commits; nothing heavy is imported."""
+    return [
+        ("date", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")),
+        ("python version", platform.python_version()),
+        ("pytorch version", _version("torch")),
+        ("espnet version", _version("espnet")),
+        ("commit", ", ".join(sorted({run.commit for run in runs}))),
+    ]
+
+
+def results_md(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
+    """The text of RESULTS.md."""
+    parts = ["<!-- made by bilevel report -->", "# RESULTS", "## Environments"]
+    parts.append("\n".join(f"- {name}: `{value}`" for name, value in environment(runs)))
+    tables = (("Methods", methods_table(summaries)), ("Significance", significance_table(summaries)))
+    for title, table in (*tables, ("Cost", cost_table(runs))):
+        if table.rows:
+            parts += [f"## {title}", _markdown(table), table.note]
+    for run in runs:
+        sections = [(metric, _espnet_table(run.path, metric)) for metric in ("wer", "cer")]
+        if any(text for _, text in sections):
+            parts.append(f"## {run.tag}")
+            parts += [part for metric, text in sections if text for part in (f"### {metric.upper()}", text)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _espnet_table(folder: Path, metric: str) -> str:
+    """ESPnet's table of one run: counts, then shares of the reference in per cent."""
+    lines = []
+    for file in sorted(folder.glob(f"decode_*/*/score_{metric}.json")):
+        total = Score.read(file).total
+        parts = (total.correct, total.substitutions, total.deletions, total.insertions, total.errors)
+        shares = "|".join(f"{100 * part / total.n_ref:.1f}" for part in parts)
+        name = file.parent.relative_to(folder).as_posix()
+        lines.append(f"|{name}|{total.n_utts}|{total.n_ref}|{shares}|{100 * total.sentence_error_rate:.1f}|")
+    head = "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    return head + "\n".join(lines) if lines else ""
+
+
+def _markdown(table: Table) -> str:
+    numeric = [any(row[n].order is not None for row in table.rows) for n in range(len(table.header))]
+    rows = [table.header, ["---:" if number else "---" for number in numeric]]
+    rows += [[_cell(cell) for cell in row] for row in table.rows]
+    return "\n".join(f"|{'|'.join(row)}|" for row in rows)
+
+
+def _cell(cell: Cell) -> str:
+    text = cell.text.replace("|", "\\|")
+    return f"**{text}**" if cell.best else text
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,140 @@
+"""report.html: one file that needs nothing else."""
+
+import base64
+import string
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+
+from bilevel.report.markdown import environment
+from bilevel.report.plots import Plot, curve_plots, interval_plots
+from bilevel.report.runs import Run, methods_of
+from bilevel.report.summary import Summary
+from bilevel.report.tables import Table, cost_table, methods_table, significance_table
+from bilevel.report.worst import WorstUtterance, worst_utterances
+from bilevel.scoring.wer import Op
+
+_CLASSES = {"correct": "ok", "substitution": "sub", "deletion": "del", "insertion": "ins"}
+_LEGEND = (
+    ("ok", "word", "word", "correct"),
+    ("sub", "word", "ward", "substitution"),
+    ("del", "word", "", "deletion"),
+    ("ins", "", "word", "insertion"),
+)
+_N_WORST = 12
+
+
+def page(runs: Sequence[Run], summaries: Sequence[Summary], title: str) -> str:
+    """The whole HTML document."""
+    corpora = ", ".join(sorted({run.corpus for run in runs}))
+    lead = f"{len(methods_of(runs))} methods, {len(runs)} runs on {corpora}"
+    sections = [
+        (
+            "methods",
+            "Results",
+            _table(methods_table(summaries)) + _figures(interval_plots(summaries, methods_of(runs))),
+        ),
+        ("significance", "Significance", _table(significance_table(summaries))),
+        ("curves", "Training curves", _curves(runs)),
+        ("worst", "Worst utterances", _worst(summaries)),
+        ("cost", "Cost", _table(cost_table(runs))),
+        ("environment", "Environment", _environment(runs)),
+    ]
+    sections = [section for section in sections if section[2]]
+    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
+    body = "".join(f'<section id="{name}"><h2>{heading}</h2>{html}</section>' for name, heading, html in sections)
+    template = resources.files("bilevel.report").joinpath("page.html").read_text(encoding="utf-8")
+    return string.Template(template).substitute(title=escape(title), lead=escape(lead), links=links, body=body)
+
+
+def _table(table: Table) -> str:
+    """A table that sorts by a click on a column's name."""
+    if not table.rows:
+        return ""
+    numeric = [any(row[n].order is not None for row in table.rows) for n in range(len(table.header))]
+    kinds = ["num" if number else "txt" for number in numeric]
+    head = "".join(
+        f'<th class="{kind}" aria-sort="none"><button type="button">{escape(name)}</button></th>'
+        for name, kind in zip(table.header, kinds, strict=True)
+    )
+    rows = []
+    for row in table.rows:
+        cells = []
+        for cell, kind in zip(row, kinds, strict=True):
+            order = "" if cell.order is None else f' data-order="{cell.order!r}"'
+            cells.append(f'<td class="{kind}{" best" if cell.best else ""}"{order}>{escape(cell.text)}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f'<tbody>{"".join(rows)}</tbody></table></div><p class="note">{escape(table.note)}</p>'
+    )
+
+
+def _figures(plots: Sequence[Plot]) -> str:
+    """Plots in a grid; each is an image of its own, so that SVG ids cannot clash."""
+    images = []
+    for plot in plots:
+        data = base64.b64encode(plot.svg.encode()).decode()
+        images.append(f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(plot.alt)}">')
+    return f'<div class="grid">{"".join(images)}</div>' if images else ""
+
+
+def _intervals(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
+    note = "Diamonds are means, bars 95 % intervals, circles single runs. The axes do not start at 0."
+    figures = _figures(interval_plots(summaries, methods_of(runs)))
+    return f'{figures}<p class="note">{note}</p>' if figures else ""
+
+
+def _curves(runs: Sequence[Run]) -> str:
+    figures = _figures(curve_plots(runs))
+    note = "Lines are means over seeds; bands reach from the least to the greatest seed."
+    return f'{figures}<p class="note">{note}</p>' if figures else ""
+
+
+def _worst(summaries: Sequence[Summary]) -> str:
+    parts = []
+    for (corpus, name, decode), utterances in worst_utterances(summaries, _N_WORST).items():
+        place = escape(f"{corpus} / {name} \u00b7 {decode.removeprefix('decode_')}")
+        folds = "".join(_utterance(u, opened=n == 0 and not parts) for n, u in enumerate(utterances))
+        parts.append(f"<h3>{place}</h3>{folds}")
+    if not parts:
+        return ""
+    legend = "".join(f'{_op(c, ref, hyp)}<span class="name">{what}</span>' for c, ref, hyp, what in _LEGEND)
+    note = (
+        f"The {_N_WORST} utterances of a set with most word errors, summed over the first run of every method. "
+        "Upper line: reference; lower line: hypothesis."
+    )
+    return f'<p class="note">{note}</p><div class="legend">{legend}</div>{"".join(parts)}'
+
+
+def _utterance(utterance: WorstUtterance, opened: bool) -> str:
+    rows = []
+    for method, ops in utterance.alignments.items():
+        n_errors = sum(op.kind != "correct" for op in ops)
+        columns = "".join(_op(_CLASSES[op.kind], op.ref, op.hyp) for op in _padded(ops))
+        rows.append(f'<div class="who">{escape(method)}<small>{_plural(n_errors)}</small></div><div>{columns}</div>')
+    summary = (
+        f"<code>{escape(utterance.id)}</code><b>{_plural(utterance.n_errors)}</b><span>{escape(utterance.ref)}</span>"
+    )
+    return (
+        f'<details class="utt"{" open" if opened else ""}><summary>{summary}</summary>'
+        f'<div class="align">{"".join(rows)}</div></details>'
+    )
+
+
+def _plural(n_errors: int) -> str:
+    return f"{n_errors} error" + ("" if n_errors == 1 else "s")
+
+
+def _padded(ops: Sequence[Op]) -> Sequence[Op]:
+    return ops or [Op("correct", "", "")]
+
+
+def _op(css: str, ref: str, hyp: str) -> str:
+    """One column: the reference word above the hypothesis word."""
+    return f'<span class="op {css}"><i>{escape(ref) or "&nbsp;"}</i><i>{escape(hyp) or "&nbsp;"}</i></span>'
+
+
+def _environment(runs: Sequence[Run]) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd><code>{escape(value)}</code></dd>" for name, value in environment(runs))
+    return f"<dl>{rows}</dl>"

@@ -1,0 +1,163 @@
+"""The runs below an experiment folder: `result.json` and what lies beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bilevel.scoring.result import Score
+
+# Baselines first; the first one present is what the others are compared with. Other methods follow by name.
+METHODS = ("supervised", "pretrain_finetune", "weighted_sum", "bljust")
+_KEYS = ("method", "corpus", "seed", "params", "results", "cost", "config_sha256", "commit")
+_RESULT_KEYS = ("set", "metric", "value", "low", "high", "n_utts", "signature")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """One entry of `results`, with the folder of the decoding that it came from where there is one.
+
+    Attributes:
+        corpus: Corpus of the run.
+        set: Name of the test set.
+        metric: For instance "wer".
+        decode: Name of the decoding folder, or "".
+        value: Error rate, a fraction.
+        low: Lower end of the 95 % interval.
+        high: Upper end of it.
+        n_utts: Utterances scored.
+        signature: How it was scored.
+        folder: Folder with text, ref and score files, or None.
+    """
+
+    corpus: str
+    set: str
+    metric: str
+    decode: str
+    value: float
+    low: float
+    high: float
+    n_utts: int
+    signature: str
+    folder: Path | None
+
+    @cached_property
+    def score(self) -> Score | None:
+        """The score file, or None when there is none."""
+        return None if self.folder is None else Score.read(self.folder / f"score_{self.metric}.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        tag: Folder name, relative to the experiment folder.
+        path: The folder.
+        method: Training method.
+        corpus: Corpus name.
+        seed: Seed.
+        params: Number of model parameters.
+        decodings: Its results.
+        cost: Updates, passes, audio_hours, cpu_sec, wall_sec, peak_mem_mb; any may be missing.
+        commit: Source version.
+        epochs: Rows of train.jsonl, one an epoch.
+    """
+
+    tag: str
+    path: Path
+    method: str
+    corpus: str
+    seed: int
+    params: int | None
+    decodings: tuple[Decoding, ...]
+    cost: Mapping[str, float]
+    commit: str
+    epochs: tuple[Mapping[str, object], ...]
+
+
+def read_runs(exp_dir: Path) -> list[Run]:
+    """All runs below a folder, baselines first, then by method, seed and tag.
+
+    Raises:
+        ValueError: There is none, or a file is not as it should be; the message names it.
+    """
+    runs = [_read_run(file, Path(exp_dir)) for file in Path(exp_dir).rglob("result.json")]
+    if not runs:
+        raise ValueError(f"{exp_dir}: no result.json below; every finished run writes one (stage 13 of a recipe)")
+    return sorted(runs, key=lambda run: (run.corpus, method_order(run.method), run.seed, run.tag))
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """Sort key of methods: baselines first, others by name."""
+    return (METHODS.index(method) if method in METHODS else len(METHODS), method)
+
+
+def methods_of(runs: Sequence[Run]) -> list[str]:
+    """Methods of the runs, in report order."""
+    return sorted({run.method for run in runs}, key=method_order)
+
+
+def _read_run(file: Path, exp_dir: Path) -> Run:
+    record = _load(file)
+    _require(record, _KEYS, file)
+    for number, entry in enumerate(record["results"]):
+        _require(entry, _RESULT_KEYS, f"{file}: results[{number}]")
+    folder = file.parent
+    return Run(
+        tag=folder.relative_to(exp_dir).as_posix(),
+        path=folder,
+        method=record["method"],
+        corpus=record["corpus"],
+        seed=record["seed"],
+        params=record["params"],
+        decodings=tuple(_decoding(entry, record["corpus"], folder) for entry in record["results"]),
+        cost={key: value for key, value in record["cost"].items() if value is not None},
+        commit=record["commit"],
+        epochs=_read_epochs(folder / "train.jsonl"),
+    )
+
+
+def _decoding(entry: Mapping, corpus: str, folder: Path) -> Decoding:
+    """Attach the folder whose score has the entry's value: a run may hold several decodings of one set."""
+    files = sorted(folder.glob(f"decode_*/{entry['set']}/score_{entry['metric']}.json"))
+    same = [file.parent for file in files if abs(_load(file)["value"] - entry["value"]) < 1e-9]
+    if files and not same:
+        raise ValueError(
+            f"{folder / 'result.json'}: {entry['metric']} of {entry['set']} is {entry['value']}, but no score file "
+            f"beside it says so, such as {files[0]}; run the scoring stage again"
+        )
+    place = same[0] if same else None
+    fields = {key: entry[key] for key in _RESULT_KEYS}
+    return Decoding(**fields, corpus=corpus, decode=place.parent.name if place else "", folder=place)
+
+
+def _read_epochs(file: Path) -> tuple[Mapping[str, object], ...]:
+    """Rows of train.jsonl; a half-written last line, left by a killed run, is passed over."""
+    if not file.exists():
+        return ()
+    lines = file.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{file}:{number}: not JSON ({error.msg}); remove the line") from None
+    return tuple(rows)
+
+
+def _load(file: Path) -> Mapping:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not JSON ({error.msg}); run the scoring stage again") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{file}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+def _require(record: Mapping, keys: Sequence[str], place: object) -> None:
+    if missing := [key for key in keys if key not in record]:
+        raise ValueError(f"{place}: lacks {', '.join(missing)}; run the scoring stage again")

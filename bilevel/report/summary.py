@@ -1,0 +1,103 @@
+"""Runs of one method put together, and methods put against the baseline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bilevel.report.runs import Decoding, Run, method_order
+from bilevel.scoring.significance import Comparison, compare_runs, mean_interval
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method on one set: mean over its runs.
+
+    Attributes:
+        key: (corpus, set, metric, decoding).
+        method: Training method.
+        seeds: Seed of each run.
+        decodings: Result of each run.
+        low: Lower end of the 95 % interval of the mean, or None when several runs lack score files.
+        high: Upper end of it.
+    """
+
+    key: tuple[str, str, str, str]
+    method: str
+    seeds: tuple[int, ...]
+    decodings: tuple[Decoding, ...]
+    low: float | None
+    high: float | None
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Error rate of each run."""
+        return tuple(d.value for d in self.decodings)
+
+    @property
+    def mean(self) -> float:
+        """Mean error rate."""
+        return sum(self.values) / len(self.values)
+
+
+def summarise(runs: Sequence[Run]) -> list[Summary]:
+    """One summary for each set, metric, decoding and method, in report order."""
+    groups: dict[tuple, list[tuple[int, Decoding]]] = {}
+    for run in runs:
+        for d in run.decodings:
+            groups.setdefault((d.corpus, d.set, _metric_order(d.metric), d.metric, d.decode, run.method), []).append(
+                (run.seed, d)
+            )
+    summaries = []
+    for key in sorted(groups, key=lambda key: (*key[:-1], method_order(key[-1]))):
+        corpus, name, _, metric, decode, method = key
+        seeds, decodings = zip(*groups[key], strict=True)
+        summaries.append(Summary((corpus, name, metric, decode), method, seeds, decodings, *_interval(decodings)))
+    return summaries
+
+
+def against_baseline(summaries: Sequence[Summary]) -> list[tuple[Summary, Summary, Comparison | str]]:
+    """(baseline, other, comparison) of each method and the first baseline on the same set, over the seeds of both.
+
+    Instead of a comparison stands the reason when there can be none.
+    """
+    rows = []
+    first: dict[tuple, Summary] = {}
+    for summary in summaries:
+        baseline = first.setdefault(summary.key, summary)
+        if summary is not baseline:
+            rows.append((baseline, summary, _compare(baseline, summary)))
+    return rows
+
+
+def paired(a: Summary, b: Summary) -> list[tuple[int, Decoding, Decoding]]:
+    """Runs of equal seed that both have score files: (seed, of a, of b)."""
+    of_b = dict(zip(b.seeds, b.decodings, strict=True))
+    return [
+        (seed, d, of_b[seed])
+        for seed, d in zip(a.seeds, a.decodings, strict=True)
+        if seed in of_b and d.folder is not None and of_b[seed].folder is not None
+    ]
+
+
+def _compare(a: Summary, b: Summary) -> Comparison | str:
+    pairs = paired(a, b)
+    if not pairs:
+        return "no score files of equal seed"
+    try:
+        return compare_runs([d.score for _, d, _ in pairs], [d.score for _, _, d in pairs])
+    except ValueError as error:
+        return str(error)
+
+
+def _interval(decodings: Sequence[Decoding]) -> tuple[float | None, float | None]:
+    if len(decodings) == 1:
+        return decodings[0].low, decodings[0].high
+    if any(d.folder is None for d in decodings):
+        return None, None
+    try:
+        return mean_interval([d.score for d in decodings])
+    except ValueError as error:
+        raise ValueError(f"{decodings[1].folder.parents[1]}: not comparable with other seeds of it: {error}") from None
+
+
+def _metric_order(metric: str) -> int:
+    return {"wer": 0, "cer": 1}.get(metric, 2)

@@ -1,0 +1,158 @@
+"""The report's tables, as cells that Markdown and HTML both render."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bilevel.report.runs import Run, methods_of
+from bilevel.report.summary import Summary, against_baseline
+
+NONE = "\u2013"
+_MINUS = "\u2212"
+# Metrics that are fractions, shown as per cent; less is better.
+_RATES = ("wer", "cer")
+# Columns that go into the note when all their cells are the same.
+_FOLDED = ("Corpus", "Decoding", "Against", "Seeds")
+
+
+class Cell(NamedTuple):
+    """Text of a cell, the number it sorts by (None sorts by text), and whether it is the best of its kind."""
+
+    text: str
+    order: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: column names, rows of cells, and a note that says how to read it."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str
+
+
+def methods_table(summaries: Sequence[Summary]) -> Table:
+    """Every method on every set: mean, interval, range over seeds."""
+    rows = []
+    best = {
+        key: min(s.mean for s in summaries if s.key == key) for key in {s.key for s in summaries} if key[2] in _RATES
+    }
+    for s in summaries:
+        corpus, name, metric, decode = s.key
+        spread = f"{rate(min(s.values), metric)} \u2013 {rate(max(s.values), metric)}" if len(s.values) > 1 else NONE
+        rows.append(
+            (
+                *_names(corpus, name, decode),
+                Cell(metric.upper()),
+                Cell(s.method),
+                Cell(rate(s.mean, metric), s.mean, best=s.mean == best.get(s.key)),
+                Cell(NONE if s.low is None else f"{rate(s.low, metric)} \u2013 {rate(s.high, metric)}", s.low),
+                Cell(spread, max(s.values) - min(s.values)),
+                Cell(str(len(s.seeds)), len(s.seeds)),
+                Cell(f"{s.decodings[0].n_utts:,}", s.decodings[0].n_utts),
+            )
+        )
+    header = (
+        "Corpus",
+        "Set",
+        "Decoding",
+        "Metric",
+        "Method",
+        "Mean %",
+        "95 % interval",
+        "Range over seeds",
+        "Seeds",
+        "Utt.",
+    )
+    signatures = sorted({d.signature for s in summaries for d in s.decodings})
+    note = (
+        "Mean over seeds. The interval is a bootstrap over utterances; it does not cover the choice of seed, "
+        f"which the range shows. Signatures: {'; '.join(signatures)}."
+    )
+    return _fold(header, rows, note)
+
+
+def significance_table(summaries: Sequence[Summary]) -> Table:
+    """Every method against the first baseline on the same set, paired by utterance and seed."""
+    rows = []
+    for baseline, other, result in against_baseline(summaries):
+        corpus, name, metric, decode = other.key
+        names = (*_names(corpus, name, decode), Cell(metric.upper()), Cell(other.method), Cell(baseline.method))
+        if isinstance(result, str):
+            rows.append((*names, *[Cell(NONE)] * 4, Cell(result)))
+            continue
+        better = sum(
+            value < dict(zip(baseline.seeds, baseline.values, strict=True)).get(seed, 0.0)
+            for seed, value in zip(other.seeds, other.values, strict=True)
+        )
+        verdict = "not significant" if result.p_value >= 0.05 else "better" if result.difference < 0 else "worse"
+        rows.append(
+            (
+                *names,
+                Cell(_signed(result.difference), result.difference),
+                Cell(f"{_signed(result.low)} \u2026 {_signed(result.high)}", result.low),
+                Cell("< 0.001" if result.p_value < 0.001 else f"{result.p_value:.3f}", result.p_value),
+                Cell(f"{better} of {result.n_runs}", better / result.n_runs),
+                Cell(verdict),
+            )
+        )
+    result_names = ("Difference", "95 % interval", "p", "Seeds better", "Verdict")
+    header = ("Corpus", "Set", "Decoding", "Metric", "Method", "Against", *result_names)
+    note = (
+        "Difference in percentage points, method minus baseline: below 0 the method is better. Paired bootstrap over "
+        "utterances, errors summed over the seeds that both have; p is two-sided, not corrected for many comparisons."
+    )
+    return _fold(header, rows, note)
+
+
+def cost_table(runs: Sequence[Run]) -> Table:
+    """What each method costs, mean over its runs."""
+    columns = (
+        ("Updates", "updates", 1, ",.0f"),
+        ("Passes", "passes", 1, ",.0f"),
+        ("Audio h", "audio_hours", 1, ",.1f"),
+        ("CPU h", "cpu_sec", 3600, ",.2f"),
+        ("Wall h", "wall_sec", 3600, ",.2f"),
+        ("Peak MB", "peak_mem_mb", 1, ",.0f"),
+    )
+    rows = []
+    for corpus in sorted({run.corpus for run in runs}):
+        for method in methods_of([run for run in runs if run.corpus == corpus]):
+            own = [run for run in runs if (run.corpus, run.method) == (corpus, method)]
+            cells = [Cell(corpus), Cell(method), Cell(str(len(own)), len(own))]
+            cells.append(_mean([run.params for run in own if run.params is not None], 1e6, ",.2f"))
+            cells += [_mean([r.cost[key] for r in own if key in r.cost], unit, form) for _, key, unit, form in columns]
+            rows.append(tuple(cells))
+    header = ("Corpus", "Method", "Runs", "Parameters M", *(name for name, *_ in columns))
+    note = "Mean of a run. A pass is one forward and backward of the encoder over one batch; audio counts every pass."
+    return Table(header, tuple(rows), note)
+
+
+def rate(value: float, metric: str) -> str:
+    """Error rates as per cent, other metrics as they are."""
+    return f"{100 * value:.2f}" if metric in _RATES else f"{value:.2f}"
+
+
+def _fold(header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str) -> Table:
+    """Move columns that say the same everywhere into the note."""
+    same = [n for n, name in enumerate(header) if rows and name in _FOLDED and len({row[n].text for row in rows}) == 1]
+    facts = [f"{header[n]}: {rows[0][n].text}." for n in same]
+    kept = [n for n in range(len(header)) if n not in same]
+    cells = tuple(tuple(row[n] for n in kept) for row in rows)
+    return Table(tuple(header[n] for n in kept), cells, " ".join([*facts, note]))
+
+
+def _names(corpus: str, name: str, decode: str) -> tuple[Cell, Cell, Cell]:
+    return Cell(corpus), Cell(name), Cell(decode.removeprefix("decode_") or NONE)
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.2f}".replace("-", _MINUS)
+
+
+def _mean(values: Sequence[float], unit: float, form: str) -> Cell:
+    if not values:
+        return Cell(NONE, -1.0)
+    mean = sum(values) / len(values)
+    return Cell(f"{mean / unit:{form}}", mean)

@@ -1,0 +1,1 @@
+"""Public conformance kits, and sound and corpora made on the spot for tests."""

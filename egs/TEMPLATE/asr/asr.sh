@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# Speech recognition from raw audio to a WER report, in ESPnet's stages. A recipe's run.sh calls this with its options.
+set -euo pipefail
+
+template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "${template}/../../.." && pwd)
+caller=${PWD}
+python=python3
+if [ -x "${root}/.venv/bin/python" ]; then python=${root}/.venv/bin/python; fi
+
+recipe=${caller}                # folder of the recipe; data, dump and exp go there
+corpus=                         # module of bilevel/corpora
+src=                            # local copy of the corpus, as seen from where you call; without it, it is downloaded
+stage=1                         # first stage to run
+stop_stage=13                   # last stage to run (14 packs the model)
+nj=2                            # parallel processes of data stages and decoding
+ngpu=0                          # GPUs for training and decoding
+seed=0                          # seed of initial values, data order and masks
+train_set=train                 # labelled training set
+valid_set=dev                   # validation set
+test_sets=test                  # test sets, separated by spaces
+unlabelled_set=                 # unlabelled training set; methods with a lower level need one
+pool_set=                       # divide this set into train_set (labelled) and unlabelled_set
+labelled_share=                 # labelled share of pool_set by duration; 1.0: all of it is both
+allow_partial=false             # go on although the corpus is incomplete
+allow_overlap=false             # go on although test utterances are in training
+same_text=warn                  # refuse or warn when a speaker says a test sentence in training too
+speed_perturb_factors=          # for instance "0.9 1.0 1.1"
+feats_type=raw                  # raw (front-end inside the model) or fbank (Kaldi archives)
+fs=16000                        # sampling rate in Hz
+resample=false                  # convert audio of another rate
+max_bad_share=0.01              # stop when more than this share of a set is quarantined
+min_sec=0.1                     # shortest training utterance
+max_sec=20                      # longest training utterance
+token_type=bpe                  # bpe or char
+nbpe=100                        # size of the bpe token list
+method=bljust                   # supervised, pretrain_finetune, weighted_sum or bljust
+asr_config=                     # what differs from train_asr.yaml: files of yours, the recipe or the template; later wins
+inference_config=decode_greedy  # yaml of the recipe or of the template
+inference_model=valid.cer_ctc.ave.pth
+train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
+asr_tag=                        # name of the experiment; by default made from method, config, tokens and seed
+dumpdir=dump                    # formatted data
+expdir=exp                      # models and results
+
+usage() {
+    echo "usage: run.sh [--option value ...]"
+    echo "stages: 1 data, 2 speed perturbation, 3 format and scan, 4 filter, 5 tokens,"
+    echo "        10 statistics, 11 train, 12 decode, 13 score and report, 14 pack"
+    sed -n '/^recipe=/,/^expdir=/{s/^\([a-z_]*\)=\([^#]*\)#* *\(.*\)/  --\1 [\2] \3/;s/ *\]/]/;p}' "${BASH_SOURCE[0]}"
+}
+mapfile -t option_names < <(sed -n '/^recipe=/,/^expdir=/s/^\([a-z_]*\)=.*/\1/p' "${BASH_SOURCE[0]}")
+# shellcheck source=utils/parse_options.sh
+. "${root}/utils/parse_options.sh"
+
+# Long options of ours are seen from the caller's folder, everything else from the recipe's.
+if [ -n "${src}" ]; then src=$(cd "${caller}" && realpath -- "${src}"); fi
+find_config() {
+    for file in "$1" "${recipe}/conf/$1" "${template}/conf/$1"; do
+        if [ -f "${file}" ]; then realpath -- "${file}"; return; fi
+    done
+    echo "error: no configuration $1 here, in ${recipe}/conf or in ${template}/conf" >&2
+    return 1
+}
+inference_config=$(find_config "${inference_config%.yaml}.yaml")
+configs=(--config "${template}/conf/train_asr.yaml")
+config=train_asr
+for name in ${asr_config}; do
+    file=$(find_config "${name%.yaml}.yaml")
+    configs+=(--config "${file}")
+    config=$(basename "${file}" .yaml)
+done
+cd "${recipe}"
+export PYTHONPATH=${root}${PYTHONPATH:+:${PYTHONPATH}}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+run() {  # one stage is one plain command, printed so that it can be copied
+    printf '%q ' "${python}" -m "bilevel.bin.$1" "${@:2}"
+    echo
+    "${python}" -m "bilevel.bin.$1" "${@:2}"
+}
+begins() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && echo "== stage $1: $2"; }
+read -r -a tests <<<"${test_sets}"
+read -r -a overrides <<<"${train_args}"
+given() { if [ -n "$2" ]; then printf '%s\n' "$1" "$2"; fi; }
+mapfile -t unlabelled < <(given --unlabelled_sets "${unlabelled_set}")
+
+if begins 1 "data directories"; then
+    mapfile -t source < <(given --src "${src}")
+    if [ -n "${pool_set}" ]; then
+        run data --corpus "${corpus}" "${source[@]}" --sets "${valid_set}" "${tests[@]}" --pool_set "${pool_set}" \
+            --labelled_share "${labelled_share}" --labelled_set "${train_set}" --unlabelled_set "${unlabelled_set}" \
+            --allow_partial "${allow_partial}" --data_dir data
+    else
+        run data --corpus "${corpus}" "${source[@]}" --sets "${train_set}" "${valid_set}" "${tests[@]}" \
+            "${unlabelled[@]:1}" "${unlabelled[@]}" --allow_partial "${allow_partial}" --data_dir data
+    fi
+fi
+labelled=${train_set}
+if [ -n "${speed_perturb_factors}" ]; then
+    labelled=${train_set}_sp
+    if begins 2 "speed perturbation"; then
+        run perturb --in_dir "data/${train_set}" --out_dir "data/${labelled}" --factors "${speed_perturb_factors}"
+    fi
+fi
+dump=${dumpdir}/${feats_type}
+if begins 3 "format and scan audio"; then
+    for set in "${labelled}" "${unlabelled[@]:1}" "${valid_set}" "${tests[@]}"; do
+        run format --in_dir "data/${set}" --out_dir "${dump}/org/${set}" --feats_type "${feats_type}" --fs "${fs}" \
+            --resample "${resample}" --max_bad_share "${max_bad_share}" --nj "${nj}"
+    done
+fi
+if begins 4 "filter"; then
+    mapfile -t overlap < <("${allow_overlap}" && echo --allow_overlap)
+    run filter --in_dir "${dump}/org" --out_dir "${dump}" --train_sets "${labelled}" "${unlabelled[@]}" \
+        --valid_sets "${valid_set}" --test_sets "${tests[@]}" --min_sec "${min_sec}" --max_sec "${max_sec}" \
+        --same_text "${same_text}" --nj "${nj}" "${overlap[@]}"
+fi
+tokens=${dumpdir}/token_list/${token_type}_${labelled}
+bpemodel=()
+if [ "${token_type}" = bpe ]; then
+    tokens=${dumpdir}/token_list/bpe${nbpe}_${labelled}
+    bpemodel=(--bpemodel "${tokens}/bpe.model")
+fi
+if begins 5 "token list"; then
+    run tokens --text "${dump}/${labelled}/text" --out_dir "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}"
+fi
+
+tag=${asr_tag:-asr_${method}_${config}_${feats_type}_$(basename "${tokens}")_seed${seed}}
+exp=${expdir}/${tag}
+mapfile -t sources < <(given --unlabelled_dir "${unlabelled_set:+${dump}/${unlabelled_set}}")
+for override in "${overrides[@]}"; do sources+=(--set "${override}"); done
+common=(--train_dir "${dump}/${labelled}" --valid_dir "${dump}/${valid_set}" --token_list "${tokens}/tokens.txt"
+    --token_type "${token_type}" "${bpemodel[@]}" --stats_dir "${expdir}/asr_stats_${feats_type}_$(basename "${tokens}")"
+    "${configs[@]}" "${sources[@]}" --method "${method}"
+    --method_dir "${template}/conf/method")
+if begins 10 "statistics"; then run stats "${common[@]}"; fi
+if begins 11 "train ${method}"; then
+    run train "${common[@]}" --exp_dir "${exp}" --corpus "${corpus}" --seed "${seed}" --ngpu "${ngpu}"
+fi
+decode_dirs=()
+for set in "${valid_set}" "${tests[@]}"; do decode_dirs+=("${dump}/${set}"); done
+if begins 12 "decode"; then
+    run decode --exp_dir "${exp}" --model "${inference_model}" --inference_config "${inference_config}" \
+        --dirs "${decode_dirs[@]}" --ngpu "${ngpu}" --nj "${nj}"
+fi
+if begins 13 "score and report"; then
+    run evaluate --exp_dir "${exp}" --inference_config "${inference_config}" --dirs "${decode_dirs[@]}"
+    run report "${expdir}"
+fi
+if begins 14 "pack"; then
+    run pack --exp_dir "${exp}" --model "${inference_model}" --check_dir "${dump}/${tests[0]}"
+fi
