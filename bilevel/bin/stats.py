@@ -1,7 +1,6 @@
 """`bilevel stats` (stage 10): shapes and feature statistics through ESPnet's collect_stats."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
 from bilevel.bin._training import add_data_options, write_config

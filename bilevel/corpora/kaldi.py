@@ -9,8 +9,9 @@
 
 A Kaldi data directory without lists is the split `all`. The columns of a manifest are `id` and `audio` and, if wanted,
 `text`, `speaker`, `lang`, `source`, `start` and `end` (seconds) and `recording`. Relative audio paths start at the
-folder of the file that names them, else at DIR, else at the current directory. A `wav.scp` entry that is a command (`... |`) is
-refused: it would be run. An empty text cell is an empty transcript; without a text column the set is unlabelled.
+folder of the file that names them, else at DIR, else at the current directory. A `wav.scp` entry that is a command
+(`... |`) is refused: it would be run. An empty text cell is an empty transcript; without a text column the set is
+unlabelled.
 """
 
 import difflib

@@ -163,9 +163,10 @@ def utterances(src: Path, split: str) -> Iterator[Utterance]:
     """Yield the utterances of train_lab, train_rest, dev or test, with their text.
 
     Raises:
-        MissingSplitError: `src` holds no such split.
-        OSError: `src` has no `manifest.tsv`.
+        MissingSplitError: `src` holds no such split, or no `manifest.tsv`.
     """
+    if not (Path(src) / "manifest.tsv").is_file():
+        raise MissingSplitError(f"mini: {src} has no manifest.tsv; without --src the corpus is synthesised")
     rows = [row for row in _rows(src) if row["split"] == split]
     if not rows:
         raise MissingSplitError(f"mini: no split {split!r} in {src}; expected train_lab, train_rest, dev or test")

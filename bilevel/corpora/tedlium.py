@@ -5,8 +5,7 @@ its STM file is one segment, `<talk> <channel> <speaker> <start> <end> <label> <
 or `<F0_M>`.
 
 Rules, those of Kaldi's `tedlium/s5_r2` and ESPnet's `tedlium2` recipes unless said otherwise
-* `;;` lines and `ignore_time_segment_in_scoring` segments are no utterances; a line that repeats the one before it
-  counts once.
+* `;;` lines and `ignore_time_segment_in_scoring` segments are no utterances; a repeated line counts once.
 * Ids are `<talk>-<start>-<end>` with seven digits of centiseconds each, cut off and not rounded (12.348 s is 0001234,
   and 1.15 s is 0000114, because 1.15 * 100 is just below 115 in floating point, in awk as here). Segment times are
   those of the id, as in Kaldi. The speaker is the talk; ESPnet then cuts talks into pseudo-speakers
@@ -70,10 +69,10 @@ def utterances(src: Path, split: str) -> Iterator[Utterance]:
     """Records of one split; a talk whose SPHERE file is not there is left out, `missing` names it."""
     folder = _folder(src, split)
     for stm in sorted((folder / "stm").glob("*.stm")):
-        audio = folder / "sph" / f"{stm.stem}.sph"
+        segments = read_stm(stm)
+        audio = folder / "sph" / f"{segments[0].talk if segments else stm.stem}.sph"
         if not audio.is_file():
             continue
-        segments = read_stm(stm)
         if split == "train":
             segments = pad(segments)
         length_sec = _length_sec(audio)
@@ -94,13 +93,14 @@ def read_stm(path: Path) -> list[Segment]:
 
     Raises:
         ValueError: A line without the six leading fields, with times that are no numbers or not in order, or of
-            another talk.
+            another talk than the first.
     """
-    found, previous = [], None
+    found: list[Segment] = []
+    seen = set()
     for number, line in enumerate(read_lines(path), 1):
-        if not line.strip() or ";;" in line or "ignore_time_segment_in_scoring" in line or line == previous:
+        if not line.strip() or ";;" in line or "ignore_time_segment_in_scoring" in line or line in seen:
             continue
-        previous = line
+        seen.add(line)
         fields = line.split(None, 6)
         try:
             talk, _, _, start, end, _ = fields[:6]
@@ -109,8 +109,9 @@ def read_stm(path: Path) -> list[Segment]:
             raise ValueError(
                 f"{path}:{number}: expected `<talk> <channel> <speaker> <start> <end> <label> <text>`, found {line!r}"
             ) from None
-        if talk != Path(path).stem or not 0 <= centisec[0] < centisec[1]:
-            raise ValueError(f"{path}:{number}: expected talk {Path(path).stem} and 0 <= start < end, found {line!r}")
+        expected = found[0].talk if found else talk
+        if talk != expected or not 0 <= centisec[0] < centisec[1]:
+            raise ValueError(f"{path}:{number}: expected talk {expected} and 0 <= start < end, found {line!r}")
         text = clean(fields[6] if len(fields) > 6 else "")
         found.append(Segment(talk, centisec, text, centisec[0] / 100, centisec[1] / 100))
     return sorted(found, key=lambda s: s.centisec)

@@ -50,7 +50,11 @@ class Utterance:
     translations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        for kind, value in (("utterance", self.id), ("speaker", self.speaker or self.id), ("recording", self.recording)):
+        for kind, value in (
+            ("utterance", self.id),
+            ("speaker", self.speaker or self.id),
+            ("recording", self.recording),
+        ):
             if value is not None and not is_safe_id(value):
                 raise ValueError(
                     f"{kind} id {value!r}: expected 1-200 letters, digits or any of _.+=@%,- "

@@ -46,9 +46,7 @@ def decode(
     if options.pop("decoder", "beam") == "greedy":
         yield from _greedy(config, model_file, ids, lengths, entries, dump.type, device)
         return
-    speech2text = Speech2Text(
-        asr_train_config=str(config), asr_model_file=str(model_file), device=device, **options
-    )
+    speech2text = Speech2Text(asr_train_config=str(config), asr_model_file=str(model_file), device=device, **options)
     _check_loaded(speech2text.asr_model, model_file)
     for key in ids:
         yield key, speech2text(_load(entries[key], dump.type))[0][0]

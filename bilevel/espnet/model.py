@@ -46,11 +46,11 @@ class BilevelASRModel(ESPnetASRModel):
         self.ssl = OBJECTIVES[ssl](feat_dim, self.encoder.output_size(), **(ssl_conf or {}))
 
     def upper_params(self) -> list[torch.nn.Parameter]:
-        """theta and phi: everything but the self-supervised head."""
+        """Theta and phi: everything but the self-supervised head."""
         return [p for name, p in self.named_parameters() if not name.startswith("ssl.")]
 
     def lower_params(self) -> list[torch.nn.Parameter]:
-        """theta and eta: everything but the recognition heads."""
+        """Theta and eta: everything but the recognition heads."""
         heads = ("ctc.", "decoder.", "joint_network.")
         return [p for name, p in self.named_parameters() if not name.startswith(heads)]
 
@@ -84,7 +84,9 @@ class BilevelASRModel(ESPnetASRModel):
         if self.normalize is not None:
             feats, lens = self.normalize(feats, lens)
         output = self.ssl(feats, lens, seeds, self._encode_features)
-        return force_gatherable((output.loss, output.stats | {"ssl_loss": output.loss.detach()}, output.weight), speech.device)
+        return force_gatherable(
+            (output.loss, output.stats | {"ssl_loss": output.loss.detach()}, output.weight), speech.device
+        )
 
     def _encode_features(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         if self.preencoder is not None:

@@ -183,7 +183,9 @@ class BilevelTrainer(Trainer):
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        norms = {k: report[k] * options.accum_grad / scale for k in ("grad_norm_upper", "grad_norm_lower") if k in report}
+        norms = {
+            k: report[k] * options.accum_grad / scale for k in ("grad_norm_upper", "grad_norm_lower") if k in report
+        }
         grad_norm = torch.nn.utils.get_total_norm(
             [p.grad for p in model.parameters() if p.grad is not None], options.grad_clip_type
         )

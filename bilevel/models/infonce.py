@@ -73,7 +73,9 @@ class InfoNCE(nn.Module):
     def forward(self, feats: Tensor, lens: Tensor, seeds: Tensor, encode: Encode) -> LossOutput:
         """Loss on one batch, with one call of the encoder; arguments as in `BestRQ.forward`."""
         windows = self.windows(lens)
-        pieces = [feats[i, s : s + c] for i, s, c, _ in windows] + [feats[i, s + c : s + c + f] for i, s, c, f in windows]
+        pieces = [feats[i, s : s + c] for i, s, c, _ in windows] + [
+            feats[i, s + c : s + c + f] for i, s, c, f in windows
+        ]
         piece_lens = torch.tensor([len(piece) for piece in pieces], device=feats.device)
         states, state_lens = encode(nn.utils.rnn.pad_sequence(pieces, batch_first=True), piece_lens)
         n = len(windows)

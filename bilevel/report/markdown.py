@@ -42,7 +42,7 @@ def results_md(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
 def _espnet_table(folder: Path, metric: str) -> str:
     """ESPnet's table of one run: counts, then shares of the reference in per cent."""
     lines = []
-    for file in sorted(folder.glob(f"decode_*/*/score_{metric}.json")):
+    for file in sorted(folder.glob(f"*/*/score_{metric}.json")):
         total = Score.read(file).total
         parts = (total.correct, total.substitutions, total.deletions, total.insertions, total.errors)
         shares = "|".join(f"{100 * part / total.n_ref:.1f}" for part in parts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
 
+_STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
 # Okabe and Ito's palette, without the yellow that vanishes on white: told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _INK, _GREY = "#22262b", "#6b7280"
@@ -65,11 +66,14 @@ _PANELS = (
     _Panel(
         "Gradient norm",
         "norm",
-        (("grad_norm_upper", "-", "upper level"), ("grad_norm_lower", "--", "lower level")),
+        (("grad_norm_upper", "-", "upper level"), ("grad_norm_lower", "--", "lower level"), ("grad_norm", ":", "sum")),
         log=True,
     ),
     _Panel("Validation WER, greedy CTC", "%", (("valid_wer_ctc", "-", ""),), factor=100),
     _Panel("Validation CER, greedy CTC", "%", (("valid_cer_ctc", "-", ""),), factor=100),
+    _Panel("Validation CER, attention", "%", (("valid_cer", "-", ""),), factor=100),
+    _Panel("Validation accuracy, attention", "%", (("valid_acc", "-", ""),), factor=100),
+    _Panel("Code perplexity (self-supervised)", "codes", (("ssl_code_perplexity", "-", ""),)),
     _Panel("Learning rate", "learning rate", (("lr", "-", ""),)),
 )
 
@@ -123,7 +127,7 @@ def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], meth
 
 def _curve_plot(corpus: str, panel: _Panel, runs: Sequence[Run], methods: Sequence[str]) -> Plot:
     drawn = [curve for curve in panel.curves if any(_points(run, curve[0]) for run in runs)]
-    names = [f"{'solid' if style == '-' else 'dashed'}: {name}" for _, style, name in drawn if name]
+    names = [f"{_STYLES[style]}: {name}" for _, style, name in drawn if name]
 
     def draw(axes) -> None:
         for method in methods:

@@ -121,7 +121,7 @@ def _read_run(file: Path, exp_dir: Path) -> Run:
 
 def _decoding(entry: Mapping, corpus: str, folder: Path) -> Decoding:
     """Attach the folder whose score has the entry's value: a run may hold several decodings of one set."""
-    files = sorted(folder.glob(f"decode_*/{entry['set']}/score_{entry['metric']}.json"))
+    files = sorted(folder.glob(f"*/{entry['set']}/score_{entry['metric']}.json"))
     same = [file.parent for file in files if abs(_load(file)["value"] - entry["value"]) < 1e-9]
     if files and not same:
         raise ValueError(

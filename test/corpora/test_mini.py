@@ -206,13 +206,15 @@ def test_snr_is_met_within_the_band(noise: str):
 # --- records and errors
 
 
-def test_utterances_of_a_split(corpus: Path):
+def test_utterances_of_a_split(corpus: Path, tmp_path: Path):
     found = list(mini.utterances(corpus, "train_lab"))
     expected = [item for item in mini.plan(SMALL) if item.split == "train_lab"]
     assert {(u.id, u.speaker, u.text) for u in found} == {(i.id, i.voice.name, i.text) for i in expected}
     assert all(u.id.startswith(u.speaker + "-") and Path(u.audio).is_file() for u in found)
     with pytest.raises(MissingSplitError, match="no split 'eval'"):
         next(mini.utterances(corpus, "eval"))
+    with pytest.raises(MissingSplitError, match=r"no manifest\.tsv; without --src"):
+        next(mini.utterances(tmp_path, "dev"))
 
 
 def test_absent_wheel_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -123,7 +123,7 @@ def test_padding_keeps_the_times_of_the_id():
         ("Talk 1 S1 zero 1.0 <o,f0,male> go", r"Talk\.stm:1: expected `<talk> <channel>"),
         ("Talk 1 S1 0.0", r"Talk\.stm:1: expected `<talk> <channel>"),
         ("Talk 1 S1 2.0 1.0 <o,f0,male> go", r"Talk\.stm:1: expected talk Talk and 0 <= start < end"),
-        ("Other 1 S1 0.0 1.0 <o,f0,male> go", r"Talk\.stm:1: expected talk Talk"),
+        ("Talk 1 S1 0 1 <F0_M> a\nOther 1 S1 0 1 <F0_M> b", r"Talk\.stm:2: expected talk Talk"),
     ],
 )
 def test_broken_stm(line, message, tmp_path):
@@ -136,7 +136,7 @@ def test_broken_stm(line, message, tmp_path):
 def test_comments_repetitions_and_order(tmp_path):
     path = tmp_path / "T.stm"
     line = "T 1 S1 3.0 4.0 <o,f0,male> go\n"
-    path.write_text(f";; LABEL\n{line}{line}T 1 S2 1.0 3.5 <o,f0,male> over lap\n")
+    path.write_text(f";; LABEL\n{line}T 1 S2 1.0 3.5 <o,f0,male> over lap\n{line}")
     assert [(s.centisec, s.text) for s in read_stm(path)] == [((100, 350), "over lap"), ((300, 400), "go")]
 
 
