@@ -19,14 +19,16 @@ def main(argv: Sequence[str] | None) -> None:
     parser.add_argument("--exp_dir", type=Path, required=True)
     parser.add_argument("--inference_config", type=Path, required=True)
     parser.add_argument("--dirs", type=Path, nargs="+", required=True, help="dump directories of the sets")
+    parser.add_argument("--punctuation", default="remove", choices=("remove", "keep"))
     args = parser.parse_args(argv)
+    form = {"punctuation": args.punctuation}
     results = []
     for folder in args.dirs:
         decoded = args.exp_dir / args.inference_config.stem / folder.name
         refs, utt2spk = read_scp(folder / "text"), read_optional(folder / "utt2spk") or None
-        write_lines(decoded / "ref", [f"{key} {normalise(refs[key])}".rstrip() for key in sorted(refs)])
+        write_lines(decoded / "ref", [f"{key} {normalise(refs[key], **form)}".rstrip() for key in sorted(refs)])
         for metric in ("wer", "cer"):
-            found = score(refs, read_scp(decoded / "text"), metric=metric, utt2spk=utt2spk)
+            found = score(refs, read_scp(decoded / "text"), metric=metric, utt2spk=utt2spk, **form)
             found.write(decoded / f"score_{metric}.json")
             facts = {key: getattr(found, key) for key in ("value", "low", "high", "n_utts", "signature")}
             results.append({"set": folder.name, "metric": metric} | facts)

@@ -35,17 +35,17 @@ class Channel:
 
 
 def draw(rng: np.random.RandomState) -> Channel:
-    """Draw a recording condition: half of them wide band, a third dull, the rest a telephone line."""
+    """Draw a recording condition: three in four wide band, one in six dull, the rest a telephone line."""
     band = rng.random_sample()
-    if band < 1 / 2:
+    if band < 3 / 4:
         low_hz, high_hz = _RUMBLE_HZ, 8000.0
-    elif band < 5 / 6:
+    elif band < 11 / 12:
         low_hz, high_hz = _RUMBLE_HZ, rng.uniform(3000, 6000)
     else:
         low_hz, high_hz = 300.0, 3400.0
     return Channel(
         noise=("white", "pink")[rng.randint(2)],
-        snr_db=rng.uniform(8, 25),
+        snr_db=rng.uniform(12, 30),
         low_hz=low_hz,
         high_hz=high_hz,
         peak_db=rng.uniform(-18, -1),

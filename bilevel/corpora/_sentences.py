@@ -20,28 +20,24 @@ _RULES = {
     "AND": "and|but never|then",
     "THE": "the|the|the|my|your|this|that|every",
     "PRONOUN": "she|he|they|we",
-    "PERSON": "farmer|teacher|doctor|baker|sailor|child|student|singer|driver|painter|neighbor|sister|brother|uncle"
-    "|captain|waiter|gardener|dancer|dog|cat|fox|rabbit|donkey|monkey",
-    "ADJECTIVE": "old|young|small|tall|happy|tired|clever|quiet|brave|hungry|friendly|lucky|famous|lonely|careful",
-    "DID": "painted|carried|found|bought|sold|washed|opened|dropped|borrowed|watched|counted|moved|fixed|lost|kept"
-    "|liked|brought|gave away|picked up",
-    "DO": "paint|carry|find|buy|wash|open|drop|borrow|watch|count|move|fix|keep|bring|take|hide",
-    "WENT": "slept|danced|waited|laughed|sang|fell|swam|smiled|walked|worked|played|jumped|stood",
-    "WANTED": "wanted|needed|asked about|looked at|forgot|ordered|enjoyed",
-    "THING": "box|boat|chair|table|window|door|letter|basket|bottle|book|clock|lamp|ladder|mirror|bicycle|umbrella"
-    "|hammer|kettle|pillow|blanket|jacket|pencil|carpet|violin",
-    "THINGS": "boxes|boats|chairs|tables|windows|doors|letters|baskets|bottles|books|clocks|lamps|ladders|mirrors"
-    "|bicycles|umbrellas|hammers|pencils|apples|flowers|stones|tickets",
-    "COLOUR": "green|blue|yellow|white|black|purple|orange|brown|silver|golden",
-    "NUMBER": "three|five|six|seven|nine|ten|eleven|twelve|twenty|many",
-    "FOOD": "bread|cheese|soup|rice|honey|butter|coffee|milk|sugar|cake|pepper|chicken",
+    "PERSON": "farmer|teacher|doctor|baker|sailor|child|student|singer|driver|painter|neighbor|sister|brother"
+    "|uncle",
+    "ADJECTIVE": "old|young|small|tall|happy|tired|clever|quiet|brave",
+    "DID": "painted|carried|found|bought|sold|washed|opened|dropped|borrowed|watched|counted|moved|fixed",
+    "DO": "paint|carry|find|buy|wash|open|drop|borrow|watch|count|move",
+    "WENT": "slept|danced|waited|laughed|sang|fell|swam|smiled|walked",
+    "WANTED": "wanted|needed|asked about|looked at|forgot",
+    "THING": "box|boat|chair|table|window|door|letter|basket|bottle|book|clock|lamp|ladder|mirror|bicycle",
+    "THINGS": "boxes|boats|chairs|tables|windows|doors|letters|baskets|bottles|books|clocks|lamps",
+    "COLOUR": "green|blue|yellow|white|black|purple|orange",
+    "NUMBER": "three|five|six|seven|nine|ten|eleven|twelve",
+    "FOOD": "bread|cheese|soup|rice|honey|butter|coffee|milk|sugar",
     "STATE": "broken|heavy|empty|cheap|clean|ready|almost new",
     "WEATHER": "rained|snowed|got dark|was cold|was sunny",
-    "PLACED": "near|behind|under|beside|inside|outside|above|across",
-    "PLACE": "kitchen|river|house|bridge|church|station|mountain|lake|school|barn|street|harbor|garden|market|forest"
-    "|castle|island|office",
-    "WHEN": "today|yesterday|this morning|last night|on monday|on friday|after lunch|before dinner|at noon|again"
-    "|in winter|in summer",
+    "PLACED": "near|behind|under|beside|inside|outside|above",
+    "PLACE": "kitchen|river|house|bridge|church|station|mountain|lake|school|barn|street",
+    "WHEN": "today|yesterday|this morning|last night|on monday|on friday|after lunch|before dinner|at noon"
+    "|again",
     "SOON": "today|tomorrow|tonight|now|again|after lunch|before dinner|on friday",
 }
 _GRAMMAR = {symbol: [option.split() for option in options.split("|")] for symbol, options in _RULES.items()}

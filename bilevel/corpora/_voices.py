@@ -54,7 +54,7 @@ def voices(n: int, rng: np.random.RandomState) -> list[Voice]:
                     wpm=rng.uniform(140, 185),
                     pitch=rng.randint(30, 71),
                     pitch_range=rng.randint(30, 81),
-                    warp=rng.uniform(0.88, 1.14),
+                    warp=rng.uniform(0.92, 1.09),
                 )
             )
     return made

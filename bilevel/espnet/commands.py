@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import resource
 import time
 from pathlib import Path
@@ -41,6 +42,9 @@ def collect_stats(config: Path, args: argparse.Namespace, out_dir: Path) -> None
 
 def train(config: Path, args: argparse.Namespace, out_dir: Path, stats_dir: Path) -> None:
     """Stage 11: train or resume; then write curves and cost beside the models."""
+    # Before anything can log: ESPnet's own set-up comes too late for the check below, and prints the host's name.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    from bilevel.espnet.ctc_check import check_ctc_fit
     from bilevel.espnet.task import BilevelASRTask
 
     train_set, valid = DumpSet(args.train_dir), DumpSet(args.valid_dir)
@@ -57,6 +61,7 @@ def train(config: Path, args: argparse.Namespace, out_dir: Path, stats_dir: Path
         options += ["--multiprocessing_distributed", "true"]
     if read_yaml(config).get("normalize") == "global_mvn":
         options += ["--normalize_conf", f"stats_file={stats_dir}/train/feats_stats.npz"]
+    check_ctc_fit(options, train_set, stats_dir / "train" / "speech_shape", stats_dir / "ctc_too_long.txt")
     start_sec = time.perf_counter()
     BilevelASRTask.main(cmd=options)
     _record(out_dir, time.perf_counter() - start_sec, train_set.type)
@@ -66,7 +71,8 @@ _CURVES = {
     "train": {"loss": "train_upper_loss", "ssl_loss": "train_lower_loss", "gamma": "gamma", "optim0_lr0": "lr"}
     | {name: name for name in ("grad_norm_upper", "grad_norm_lower", "grad_norm", "clip", "skipped", "passes")}
     | {"ssl_acc": "ssl_acc", "ssl_code_perplexity": "ssl_code_perplexity"},
-    "valid": {"loss": "valid_upper_loss", "cer_ctc": "valid_cer_ctc", "cer": "valid_cer", "acc": "valid_acc"},
+    "valid": {"loss": "valid_upper_loss", "ssl_loss": "valid_lower_loss", "cer": "valid_cer", "acc": "valid_acc"}
+    | {"cer_ctc": "valid_cer_ctc", "wer_ctc": "valid_wer_ctc"},
 }
 
 

@@ -13,6 +13,10 @@ from torch.utils.data import DataLoader
 from bilevel.optim.schedule import Plan
 
 
+# Offset of the seed: were one set both labelled and unlabelled, the two batches of a step would be the same.
+_UNLABELLED = 1 << 31
+
+
 class BatchStream:
     """An endless, seeded stream of batches over one data set; its shorter partner just wraps around.
 
@@ -92,7 +96,7 @@ class TwoStreamIterFactory(AbsIterFactory):
         if unlabelled is None and plan.explore + plan.joint > 0:
             raise ValueError("this method trains on unlabelled speech: pass --unlabelled_set")
         self.labelled = BatchStream(labelled, seed)
-        self.unlabelled = BatchStream(unlabelled, seed) if unlabelled is not None else None
+        self.unlabelled = BatchStream(unlabelled, seed + _UNLABELLED) if unlabelled is not None else None
         self.plan = plan
         self.n_steps = n_steps_per_epoch
         self.seed = seed

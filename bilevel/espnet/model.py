@@ -1,10 +1,12 @@
 """The ASR model with a self-supervised level."""
 
+import itertools
 from typing import Any
 
 import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from bilevel.models.bestrq import BestRQ
@@ -27,6 +29,7 @@ class BilevelASRModel(ESPnetASRModel):
         ssl_conf: Arguments of the objective.
         loss_per_token: Upper loss per token instead of per utterance. ESPnet sums CTC over an utterance's frames, so
             the meaning of gamma would depend on the length of the utterances.
+        input_size: Dimension of extracted features; not needed with a front-end.
         kwargs: Arguments of ESPnetASRModel.
 
     Raises:
@@ -34,7 +37,12 @@ class BilevelASRModel(ESPnetASRModel):
     """
 
     def __init__(
-        self, ssl: str = "bestrq", ssl_conf: dict[str, Any] | None = None, loss_per_token: bool = True, **kwargs: Any
+        self,
+        ssl: str = "bestrq",
+        ssl_conf: dict[str, Any] | None = None,
+        loss_per_token: bool = True,
+        input_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if ssl not in OBJECTIVES:
@@ -42,7 +50,8 @@ class BilevelASRModel(ESPnetASRModel):
         if self.blank_id != 0 or self.token_list[0] != "<blank>":
             raise ValueError(f"token list starts with {self.token_list[0]!r}: unit 0 must be <blank> and nothing else")
         self.loss_per_token = loss_per_token
-        feat_dim = self.encoder.embed.idim if self.frontend is None else self.frontend.output_size()
+        self._wer_ctc: float | None = None
+        feat_dim = input_size if self.frontend is None else self.frontend.output_size()
         self.ssl = OBJECTIVES[ssl](feat_dim, self.encoder.output_size(), **(ssl_conf or {}))
 
     def upper_params(self) -> list[torch.nn.Parameter]:
@@ -69,8 +78,13 @@ class BilevelASRModel(ESPnetASRModel):
         """
         if level == "lower":
             return self._lower(speech, speech_lengths, batch["seeds"])
-        n_tokens = batch["text_lengths"].sum()
+        n_tokens = batch["text_lengths"].sum().view(1)  # of one dimension, as ESPnet gathers over processes
         loss, stats, n_utterances = super().forward(speech, speech_lengths, **batch)
+        if not self.training:
+            # The lower level on held-out speech, with fixed masks: shows its drift in the final stage.
+            seeds = torch.arange(len(speech_lengths), device=speech.device)
+            stats["ssl_loss"] = self._lower(speech, speech_lengths, seeds)[1]["ssl_loss"]
+            stats["wer_ctc"] = self._wer_ctc
         if not self.loss_per_token:
             return loss, stats, n_utterances
         factor = (n_utterances / n_tokens).to(loss)
@@ -78,6 +92,20 @@ class BilevelASRModel(ESPnetASRModel):
             if stats.get(name) is not None:
                 stats[name] = stats[name] * factor
         return loss * factor, stats, n_tokens.to(n_utterances)
+
+    def _calc_ctc_loss(self, states: Tensor, state_lens: Tensor, text: Tensor, text_lens: Tensor):
+        """ESPnet's, and in validation the word error rate of the best path."""
+        if not self.training:
+            paths = [row[:n] for row, n in zip(self.ctc.argmax(states).tolist(), state_lens.tolist(), strict=True)]
+            hyps = [self._words([unit for unit, _ in itertools.groupby(path)]) for path in paths]
+            refs = [self._words(row[:n]) for row, n in zip(text.tolist(), text_lens.tolist(), strict=True)]
+            n_errors = sum(Levenshtein.distance(ref, hyp) for ref, hyp in zip(refs, hyps, strict=True))
+            self._wer_ctc = n_errors / max(1, sum(map(len, refs)))
+        return super()._calc_ctc_loss(states, state_lens, text, text_lens)
+
+    def _words(self, units: list[int]) -> list[str]:
+        text = "".join(self.token_list[unit] for unit in units if unit not in (self.blank_id, self.ignore_id))
+        return text.replace("<space>", " ").replace("\u2581", " ").split()
 
     def _lower(self, speech: Tensor, speech_lengths: Tensor, seeds: Tensor):
         feats, lens = self._extract_feats(speech, speech_lengths)

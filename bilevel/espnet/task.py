@@ -52,6 +52,13 @@ class BilevelASRTask(asr.ASRTask):
         group.add_argument("--max_skipped_steps", type=int, default=20, help="non-finite steps in a row before a stop")
 
     @classmethod
+    def build_model(cls, args: argparse.Namespace) -> BilevelASRModel:
+        """ESPnet's; the model is told the size of extracted features, and the dumped config.yaml keeps it."""
+        if args.input_size is not None and args.model == "bilevel":
+            args.model_conf["input_size"] = args.input_size
+        return super().build_model(args)
+
+    @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
         """ESPnet's optimizer; a tri-stage schedule spans the whole training unless it says otherwise."""
         if args.scheduler == "tristagelr" and not args.collect_stats and "max_steps" not in args.scheduler_conf:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,8 @@ class _Levels:
             # Weighted mean over processes; times world size because DDP divides the gradients by it.
             share = weight.to(loss.dtype)
             stats, weight = recursive_average(stats, weight, True)
-            loss = (loss * share).sum() / weight.to(loss.dtype) * torch.distributed.get_world_size()
+            total = weight.to(loss.dtype).clamp(min=1)
+            loss = (loss * share).sum() / total * torch.distributed.get_world_size()
         self.stats.append((stats, weight))
         return loss.squeeze()
 
@@ -112,9 +114,8 @@ class BilevelTrainer(Trainer):
         penalty = Penalty(**penalty_conf)
         device = "cuda" if options.ngpu > 0 else "cpu"
         distributed = distributed_option.distributed
-        levels = _Levels(
-            model, lambda: torch.autocast("cuda", enabled=scaler is not None, **autocast_args), distributed
-        )
+        amp = scaler is not None and options.ngpu > 0
+        levels = _Levels(model, lambda: torch.autocast(device, enabled=amp, **autocast_args), distributed)
         log_interval = options.log_interval or max(len(iterator) // 20, 10)
         step = (reporter.get_epoch() - 1) * options.num_iters_per_epoch
         n_skipped_in_row, all_skipped = 0, True
@@ -199,10 +200,9 @@ class BilevelTrainer(Trainer):
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 with _stage_lr(optimizer, options.stage_lr_conf[stage]):
                     reporter.register({f"optim0_lr{j}": group["lr"] for j, group in enumerate(optimizer.param_groups)})
-                    if scaler is not None:
-                        scaler.step(optimizer)
-                    elif finite:
-                        optimizer.step()
+                    if finite:
+                        # Not left to the scaler: ESPnet's is disabled, and lets everything pass, without a GPU.
+                        scaler.step(optimizer) if scaler is not None else optimizer.step()
                 if isinstance(scheduler, AbsBatchStepScheduler):
                     scheduler.step()
                 optimizer.zero_grad()
@@ -234,13 +234,24 @@ def _stage_lr(optimizer: torch.optim.Optimizer, factor: float):
 
 
 def recover_checkpoint(output_dir: Path) -> None:
-    """Before a resume: fall back to the previous checkpoint when the last one was cut off while it was written."""
+    """Before a resume: fall back to the previous checkpoint when the last one was cut off while it was written.
+
+    One process of a training does so while the others wait.
+    """
+    distributed = torch.distributed.is_initialized()
+    if not distributed or torch.distributed.get_rank() == 0:
+        _recover(output_dir)
+    if distributed:
+        torch.distributed.barrier()
+
+
+def _recover(output_dir: Path) -> None:
     last, previous = output_dir / "checkpoint.pth", output_dir / "checkpoint.prev.pth"
     if last.exists():
         try:
             torch.load(last, map_location="cpu", weights_only=True)
             return
-        except (RuntimeError, EOFError, OSError) as error:
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             logging.warning(f"{last} is damaged ({type(error).__name__}); falling back to {previous.name}")
             last.unlink()
     if previous.exists():

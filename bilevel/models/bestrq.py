@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilevel.models.masking import fill_with_noise, span_mask, valid_mask
-from bilevel.models.output import Encode, LossOutput
+from bilevel.models.output import Encode, LossOutput, at_least_float32
 from bilevel.models.quantizer import RandomProjectionQuantizer
 
 
@@ -102,7 +102,7 @@ class BestRQ(nn.Module):
         logits = self.head(states[:, :n_states][counted])
         targets = labels[:, :n_states][counted]
         weight = counted.sum()
-        loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / weight.clamp(min=1)
+        loss = functional.cross_entropy(at_least_float32(logits), targets, reduction="sum") / weight.clamp(min=1)
         with torch.no_grad():
             usage = torch.bincount(targets, minlength=self.head.out_features).float()
             share = usage / usage.sum().clamp(min=1)

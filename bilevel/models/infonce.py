@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilevel.models.counter_rng import uniform
-from bilevel.models.output import Encode, LossOutput
+from bilevel.models.output import Encode, LossOutput, at_least_float32
 
 
 class InfoNCE(nn.Module):
@@ -29,12 +29,14 @@ class InfoNCE(nn.Module):
         n_negatives: Negatives per prediction; bounds memory to O(N n_negatives D) instead of O((B T)^2).
         temperature: tau (0.1 in BL-JUST's code).
         detach_targets: Whether no gradient flows into z. The released code lets it flow; so does the default.
+        min_frames: Shortest context or future that is used; subsampling encoders refuse shorter ones.
 
     References:
         CPC, arXiv 1807.03748, Eq. 4; BL-JUST, arXiv 2412.08548, lower level.
     Deviations:
         Negatives never come from neighbouring frames of the same future (the released code takes all B T frames).
-        Utterances shorter than context + future are split in proportion instead of being dropped.
+        Utterances shorter than context + future are split in proportion instead of being dropped; only those of
+        which a part would be shorter than `min_frames` are.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class InfoNCE(nn.Module):
         n_negatives: int = 64,
         temperature: float = 0.1,
         detach_targets: bool = False,
+        min_frames: int = 8,
     ) -> None:
         super().__init__()
         self.predict = nn.Linear(encoder_dim, encoder_dim)
@@ -56,6 +59,7 @@ class InfoNCE(nn.Module):
         self.n_negatives = n_negatives
         self.temperature = temperature
         self.detach_targets = detach_targets
+        self.min_frames = min_frames
 
     def windows(self, lens: Tensor) -> list[tuple[int, int, int, int]]:
         """(utterance, start, context length, future length) of every window, from the (B,) lengths."""
@@ -64,7 +68,8 @@ class InfoNCE(nn.Module):
         for i, n_frames in enumerate(lens.tolist()):
             if n_frames < total:
                 context = n_frames * self.context_frames // total
-                found.append((i, 0, context, n_frames - context))
+                if min(context, n_frames - context) >= self.min_frames:
+                    found.append((i, 0, context, n_frames - context))
             else:
                 starts = range(0, n_frames - total + 1, self.hop_frames)
                 found += [(i, start, self.context_frames, self.future_frames) for start in starts]
@@ -73,6 +78,11 @@ class InfoNCE(nn.Module):
     def forward(self, feats: Tensor, lens: Tensor, seeds: Tensor, encode: Encode) -> LossOutput:
         """Loss on one batch, with one call of the encoder; arguments as in `BestRQ.forward`."""
         windows = self.windows(lens)
+        if not windows:
+            # Nothing to predict. Loss and names as ever, so that all processes of a training stay in step.
+            zero = 0.0 * self.predict.weight.sum()
+            stats = dict.fromkeys(("ssl_acc", "ssl_feature_std"), zero.detach())
+            return LossOutput(zero, stats, torch.zeros((), dtype=torch.long, device=feats.device))
         pieces = [feats[i, s : s + c] for i, s, c, _ in windows] + [
             feats[i, s + c : s + c + f] for i, s, c, f in windows
         ]
@@ -90,12 +100,11 @@ class InfoNCE(nn.Module):
             prediction = self.predict(prediction)
             predictions.append(prediction)
         counted = torch.arange(n_steps, device=feats.device) < future_lens.unsqueeze(1)
-        p = functional.normalize(torch.stack(predictions, dim=1)[counted].float(), dim=-1)  # (N, D)
-        z = functional.normalize(future[:, :n_steps][counted].float(), dim=-1)
-        owner = torch.tensor([i for i, *_ in windows], device=feats.device).unsqueeze(1).expand(-1, n_steps)[counted]
-        negatives, usable = self._negatives(owner, seeds)
+        p = functional.normalize(at_least_float32(torch.stack(predictions, dim=1)[counted]), dim=-1)  # (N, D)
+        z = functional.normalize(at_least_float32(future[:, :n_steps][counted]), dim=-1)
+        owner = torch.tensor([i for i, *_ in windows], device=feats.device).repeat_interleave(future_lens)
         positive = (p * z).sum(-1, keepdim=True)
-        negative = torch.einsum("nd,nkd->nk", p, z[negatives]).masked_fill(~usable, float("-inf"))
+        negative = torch.einsum("nd,nkd->nk", p, z[self._negatives(owner, seeds)])
         logits = torch.cat([positive, negative], dim=1) / self.temperature
         loss = functional.cross_entropy(logits, torch.zeros(len(p), dtype=torch.long, device=p.device))
         with torch.no_grad():
@@ -105,12 +114,16 @@ class InfoNCE(nn.Module):
             }
         return LossOutput(loss, stats, torch.tensor(len(p), device=p.device))
 
-    def _negatives(self, owner: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (N, K) of frames drawn as negatives, and whether each may be used (is of another utterance)."""
+    def _negatives(self, owner: Tensor, seeds: Tensor) -> Tensor:
+        """Indices (N, K) of the frames drawn as negatives: frames of other utterances than the row's `owner`."""
         n = len(owner)
-        draws = uniform(seeds.sum().view(1), n * self.n_negatives).view(n, self.n_negatives)
-        index = (draws * n).long().clamp(max=n - 1).to(owner.device)
-        if bool((owner == owner[0]).all()):
+        # Windows are listed by utterance, so the frames of an utterance are one block, which the draw leaps over.
+        first = torch.searchsorted(owner, owner)
+        size = torch.searchsorted(owner, owner, right=True) - first
+        if int(size[0]) == n:
             # A batch of one utterance has no other source of negatives than its own other frames.
-            return index, index != torch.arange(n, device=owner.device).unsqueeze(1)
-        return index, owner[index] != owner.unsqueeze(1)
+            first, size = torch.arange(n, device=owner.device), torch.ones_like(owner)
+        draws = uniform(seeds.sum().view(1), n * self.n_negatives).view(n, self.n_negatives).to(owner.device)
+        index = (draws * (n - size).unsqueeze(1)).long()
+        index = index + size.unsqueeze(1) * (index >= first.unsqueeze(1))
+        return index.clamp(max=n - 1)  # a batch of a single frame contrasts it with itself: no gradient

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 # Encoder states of features: (B, T, F), (B,) -> (B, T', D), (B,).
@@ -21,3 +22,8 @@ class LossOutput(NamedTuple):
     loss: Tensor
     stats: dict[str, Tensor]
     weight: Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32, in which losses are computed; double precision stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

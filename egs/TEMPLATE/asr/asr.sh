@@ -22,6 +22,7 @@ test_sets=test                  # test sets, separated by spaces
 unlabelled_set=                 # unlabelled training set; methods with a lower level need one
 pool_set=                       # divide this set into train_set (labelled) and unlabelled_set
 labelled_share=                 # labelled share of pool_set by duration; 1.0: all of it is both
+punctuation=remove              # remove or keep marks in text, for training and scoring
 allow_partial=false             # go on although the corpus is incomplete
 allow_overlap=false             # go on although test utterances are in training
 same_text=warn                  # refuse or warn when a speaker says a test sentence in training too
@@ -90,10 +91,10 @@ if begins 1 "data directories"; then
     if [ -n "${pool_set}" ]; then
         run data --corpus "${corpus}" "${source[@]}" --sets "${valid_set}" "${tests[@]}" --pool_set "${pool_set}" \
             --labelled_share "${labelled_share}" --labelled_set "${train_set}" --unlabelled_set "${unlabelled_set}" \
-            --allow_partial "${allow_partial}" --data_dir data
+            --allow_partial "${allow_partial}" --punctuation "${punctuation}"
     else
         run data --corpus "${corpus}" "${source[@]}" --sets "${train_set}" "${valid_set}" "${tests[@]}" \
-            "${unlabelled[@]:1}" "${unlabelled[@]}" --allow_partial "${allow_partial}" --data_dir data
+            "${unlabelled[@]:1}" "${unlabelled[@]}" --allow_partial "${allow_partial}" --punctuation "${punctuation}"
     fi
 fi
 labelled=${train_set}
@@ -145,7 +146,8 @@ if begins 12 "decode"; then
         --dirs "${decode_dirs[@]}" --ngpu "${ngpu}" --nj "${nj}"
 fi
 if begins 13 "score and report"; then
-    run evaluate --exp_dir "${exp}" --inference_config "${inference_config}" --dirs "${decode_dirs[@]}"
+    run evaluate --exp_dir "${exp}" --inference_config "${inference_config}" --punctuation "${punctuation}" \
+        --dirs "${decode_dirs[@]}"
     run report "${expdir}"
 fi
 if begins 14 "pack"; then

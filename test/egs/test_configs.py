@@ -1,0 +1,89 @@
+"""Every yaml of every recipe, with every method, builds its model; a key that nobody reads is an error."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from bilevel.espnet.config import read_yaml, training_config
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "egs/TEMPLATE/asr/conf"
+METHODS = sorted(TEMPLATE.glob("method/*.yaml"))
+TRAIN = sorted(p for p in ROOT.glob("egs/*/*/conf/train*.yaml") if p.name != "train_asr.yaml" or p.parent != TEMPLATE)
+DECODE = sorted(ROOT.glob("egs/*/*/conf/decode*.yaml"))
+DATA = ["--output_dir", "unused", "--token_type", "char", "--train_shape_file", "unused"]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "egs"))
+
+
+def build(config: dict, tmp_path: Path, *options: str):
+    """Parse and build as `bilevel train` does, without memory or time for the weights."""
+    import torch
+    import yaml
+
+    from bilevel.espnet.task import BilevelASRTask
+
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("\n".join(["<blank>", "<unk>", *"abcdefgh", "<sos/eos>"]) + "\n")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    args = BilevelASRTask.get_parser().parse_args(["--config", str(file), "--token_list", str(tokens), *DATA, *options])
+    with torch.device("meta"):
+        model = BilevelASRTask.build_model(args)
+    return args, model.to("meta")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("delta", [None, *TRAIN], ids=lambda path: name(path) if path else "train_asr")
+def test_configuration_builds_model_optimizer_and_plan(delta, method, tmp_path):
+    from espnet2.schedulers.abs_scheduler import AbsScheduler
+    from espnet2.tasks.abs_task import scheduler_classes
+
+    from bilevel.espnet.task import BilevelASRTask, count_params
+    from bilevel.espnet.trainer import build_plan
+    from bilevel.optim.penalty import Solver
+    from bilevel.optim.schedule import Penalty
+
+    files = [TEMPLATE / "train_asr.yaml", *([delta] if delta else []), method]
+    args, model = build(training_config(files, []), tmp_path)
+    assert count_params(model) > 100_000
+    optimizers = BilevelASRTask.build_optimizers(args, model)
+    scheduler = scheduler_classes[args.scheduler](optimizers[0], **args.scheduler_conf)
+    assert isinstance(scheduler, AbsScheduler)
+    if args.num_iters_per_epoch is not None:
+        plan = build_plan(args)
+        stages = {plan.stage(step) for step in range(0, plan.n_steps, max(1, plan.n_steps // 1000))}
+        assert stages <= args.stage_lr_conf.keys()
+    penalty = dict(args.penalty_conf)
+    Solver(weight_lower_head=penalty.pop("weight_lower_head", "one"))
+    assert Penalty(**penalty).gamma(1.0) >= 0
+
+
+@pytest.mark.parametrize(
+    "typo",
+    ["max_epok: 1", "model_conf: {ctc_wait: 1}", "encoder_conf: {num_block: 1}", "model_conf: {ssl_conf: {codes: 8}}"],
+)
+def test_a_misspelt_key_is_refused(typo, tmp_path, capsys):
+    import yaml
+
+    config = training_config([TEMPLATE / "train_asr.yaml", TEMPLATE / "train_small.yaml"], [])
+    key, value = next(iter(yaml.safe_load(typo).items()))
+    config[key] = config[key] | value if isinstance(value, dict) else value
+    word = typo.replace("{", " ").split(":")[-2].split()[-1]
+    with pytest.raises((SystemExit, TypeError)) as error:
+        build(config, tmp_path)
+    assert word in str(error.value) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", DECODE, ids=name)
+def test_decoding_options_exist(file):
+    from espnet2.bin.asr_inference import Speech2Text
+
+    options = read_yaml(file)
+    decoder = options.pop("decoder", "beam")
+    assert decoder in ("beam", "greedy")
+    known = set(inspect.signature(Speech2Text).parameters)
+    assert options.keys() <= (known if decoder == "beam" else set())

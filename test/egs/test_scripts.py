@@ -1,0 +1,68 @@
+"""Every recipe script explains itself, refuses what it does not know, and is sound shell."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(ROOT.glob("egs/*/asr1/run.sh"))
+SCRIPTS = sorted([*ROOT.glob("egs/*/*/*.sh"), *ROOT.glob("utils/*.sh"), *ROOT.glob("tools/*.sh"), ROOT / ".ci/run"])
+OPTIONS = {
+    "stage", "stop_stage", "nj", "ngpu", "train_set", "valid_set", "test_sets", "unlabelled_set", "method", "asr_config",
+    "inference_config", "token_type", "nbpe", "dumpdir", "expdir", "src",
+}  # fmt: skip
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def call(script: Path, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([script, *options], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name)
+def test_help_lists_the_options(script, tmp_path):
+    done = call(script, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert set(re.findall(r"^  --(\w+) \[", done.stdout, re.MULTILINE)) >= OPTIONS
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name)
+def test_an_unknown_option_names_the_nearest_one(script, tmp_path):
+    done = call(script, "--nbbe", "30", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "unknown option --nbbe; the nearest one is --nbpe" in done.stderr
+
+
+def test_options_take_dashes_and_equals_signs_and_need_a_value(tmp_path):
+    script = ROOT / "egs/own/asr1/run.sh"
+    done = call(script, "--stop-stage=0", "--recipe", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = call(script, "--stop_stage", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--stop_stage needs a value" in done.stderr
+    done = call(script, "--asr_config", "train_smal", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "no configuration train_smal.yaml" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name)
+def test_scripts_are_executable_and_parse(script):
+    assert os.access(script, os.X_OK) or script.parent.name == "utils", "chmod +x"
+    subprocess.run(["bash", "-n", script], check=True, timeout=10)
+
+
+def test_shellcheck_finds_nothing():
+    if shutil.which("shellcheck") is None:
+        if os.environ.get("CI"):
+            pytest.fail("shellcheck is not installed; .ci/run installs it")
+        pytest.skip("shellcheck is not installed: apt-get install shellcheck")
+    done = subprocess.run(["shellcheck", "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout

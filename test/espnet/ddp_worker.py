@@ -1,0 +1,55 @@
+"""Trains the same steps in one process, then in two; run by test_distributed: ddp_worker.py FOLDER."""
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+import torch
+from asr_kit import Corpus, Kit, Recorder, snapshot
+from espnet2.train.distributed_utils import DistributedOption
+
+BATCHES = [
+    (["train-0", "train-3", "train-5", "train-1"], ["unlab-1", "unlab-2", "unlab-7", "unlab-4"]),
+    (["train-2", "train-4", "train-6"], ["unlab-0", "unlab-9", "unlab-3"]),
+]
+
+
+def train(kit: Kit, rank: int, world: int, out: Path) -> None:
+    """Six steps, two of each stage, on this process's share of each batch; double precision shows every deviation."""
+    args = kit.plan(1 / 3, 1 / 3, 6, penalty_conf={"gamma_max": 0.7}, grad_clip=1.0, train_dtype="float64")
+    model = kit.model().double()
+    option = DistributedOption(distributed=world > 1, dist_world_size=world, dist_rank=rank, dist_backend="gloo")
+    wrapped = model
+    if world > 1:
+        option.dist_init_method = f"file://{out.parent}/rendezvous"
+        option.init_torch_distributed()
+        wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    steps = []
+    for i in range(6):
+        upper, lower = BATCHES[i % 2]
+        ids, batch = kit.steps(args, upper[rank::world], lower[rank::world])[i]
+        for level in batch.values():
+            level["speech"] = level["speech"].double()
+        steps.append((ids, batch))
+    recorder = Recorder(model, lr=0.1)
+    _, reporter = kit.epoch(wrapped, steps, args, recorder, distributed=option)
+    stats = {name: float(reporter.get_value("train", name)) for name in ("loss", "ssl_loss", "ssl_acc", "grad_norm")}
+    torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats}, out)
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    kit = Kit(Corpus(folder))
+    context = multiprocessing.get_context("fork")  # espnet2 is imported once
+    for world in (1, 2):
+        jobs = [context.Process(target=train, args=(kit, r, world, folder / f"{r}of{world}.pth")) for r in range(world)]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join()
+            if job.exitcode:
+                sys.exit(f"a process of {world} ended with exit code {job.exitcode}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

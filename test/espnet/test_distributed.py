@@ -1,0 +1,42 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("ddp")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)}
+    command = [sys.executable, str(Path(__file__).with_name("ddp_worker.py")), str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return {name: torch.load(folder / f"{name}.pth", weights_only=True) for name in ("0of1", "0of2", "1of2")}
+
+
+def test_both_processes_hold_the_same_parameters(runs):
+    for name, value in runs["0of2"]["model"].items():
+        assert torch.equal(value, runs["1of2"]["model"][name]), name
+
+
+def test_two_processes_follow_the_same_gradients_as_one(runs):
+    assert len(runs["0of1"]["grads"]) == 6
+    for one, two in zip(runs["0of1"]["grads"], runs["0of2"]["grads"], strict=True):
+        for name, grad in one.items():
+            if grad is None:
+                assert two[name] is None or not two[name].any(), name
+            else:
+                torch.testing.assert_close(two[name], grad, rtol=1e-6, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_two_processes_end_where_one_ends(runs):
+    for name, value in runs["0of1"]["model"].items():
+        torch.testing.assert_close(runs["0of2"]["model"][name], value, rtol=1e-6, atol=1e-9)
+    assert any(g is not None and g.any() for g in runs["0of1"]["grads"][-1].values())
+
+
+def test_reported_means_are_those_of_the_global_batch(runs):
+    assert runs["0of2"]["stats"] == pytest.approx(runs["0of1"]["stats"], rel=1e-6)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from bilevel.models.quantizer import RandomProjectionQuantizer
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 40, 12, generator=torch.Generator().manual_seed(1))
+
+
+def test_labels_are_the_nearest_normalised_codes(x):
+    quantizer = RandomProjectionQuantizer(12, codebook_dim=5, codebook_size=37)
+    projected = x @ quantizer.projection
+    projected = projected / projected.norm(dim=-1, keepdim=True)
+    codes = quantizer.codebook / quantizer.codebook.norm(dim=-1, keepdim=True)
+    distance = (projected.unsqueeze(-2) - codes).norm(dim=-1)  # (3, 40, 37), the textbook form
+    labels = quantizer(x)
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, distance.argmin(dim=-1))
+    assert len(labels.unique()) > 10
+
+
+def test_a_restart_has_the_same_labels_and_another_seed_has_not(x):
+    first = RandomProjectionQuantizer(12, 5, 37, seed=4)(x)
+    torch.manual_seed(99)
+    torch.randn(5)
+    assert torch.equal(RandomProjectionQuantizer(12, 5, 37, seed=4)(x), first)
+    assert not torch.equal(RandomProjectionQuantizer(12, 5, 37, seed=5)(x), first)
+
+
+def test_construction_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    RandomProjectionQuantizer(12)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 120, 1024])
+def test_the_chunk_size_does_not_matter(x, chunk_rows):
+    expected = RandomProjectionQuantizer(12, 5, 37)(x)
+    assert torch.equal(RandomProjectionQuantizer(12, 5, 37, chunk_rows=chunk_rows)(x), expected)
+
+
+def test_nothing_is_learned_but_everything_is_saved(x):
+    quantizer = RandomProjectionQuantizer(12, 5, 37)
+    assert list(quantizer.parameters()) == []
+    assert {name for name, _ in quantizer.named_buffers()} == {"projection", "codebook"}
+    assert set(quantizer.state_dict()) == {"projection", "codebook"}
+    torch.testing.assert_close(quantizer.codebook.norm(dim=-1), torch.ones(37))
+
+
+def test_labels_do_not_depend_on_loudness_or_autocast(x):
+    quantizer = RandomProjectionQuantizer(12, 5, 37)
+    assert torch.equal(quantizer(3 * x), quantizer(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(quantizer(x), RandomProjectionQuantizer(12, 5, 37)(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = quantizer(x)
+    assert torch.equal(under, quantizer(x))
