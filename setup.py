@@ -1,4 +1,4 @@
-"""Package metadata; every bound says why it is there. `constraints.txt` holds the versions that were tested together."""
+"""Package metadata; every bound says why it is there. `constraints.txt` holds versions that were tested together."""
 
 from pathlib import Path
 

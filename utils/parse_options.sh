@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sourced. Sets the variables named in ${option_names} from `--name value` pairs; dashes count as underscores.
 # Needs: option_names (array), usage (function), python (an interpreter).
+# shellcheck disable=SC2154  # the caller sets them
 
 while [ $# -gt 0 ]; do
     case "$1" in

@@ -1,6 +1,7 @@
 """`bilevel decode` (stage 12): hypotheses of the test sets."""
 
 import concurrent.futures
+import itertools
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,17 +39,19 @@ def main(argv: Sequence[str] | None) -> None:
     model_file, config = args.exp_dir / args.model, args.exp_dir / "config.yaml"
     device = "cuda" if args.ngpu else "cpu"
     nj = 1 if args.ngpu else args.nj
-    for folder in args.dirs:
-        out_dir = args.exp_dir / args.inference_config.stem / folder.name
-        stamp = Stamp(out_dir / ".done" / "decode.json", [model_file.resolve(), folder], inference)
-        if stamp.fresh():
-            continue
-        jobs = [(config, model_file, folder, inference, device, (k, nj)) for k in range(nj)]
-        with concurrent.futures.ProcessPoolExecutor(nj, multiprocessing.get_context("spawn")) as pool:
-            texts = dict(row for rows in progress(pool.map(_part, jobs), nj, f"decode {folder.name}") for row in rows)
-        write_lines(out_dir / "text", [f"{key} {texts[key]}".rstrip() for key in sorted(texts)])
-        print(f"{out_dir}/text: {len(texts)} of {len(read_scp(folder / 'utt2dur'))} utterances", flush=True)
-        stamp.write()
+    # One pool for all sets: each process imports ESPnet once. It starts none until there is work.
+    with concurrent.futures.ProcessPoolExecutor(nj, multiprocessing.get_context("spawn")) as pool:
+        for folder in args.dirs:
+            out_dir = args.exp_dir / args.inference_config.stem / folder.name
+            stamp = Stamp(out_dir / ".done" / "decode.json", [model_file.resolve(), folder], inference)
+            if stamp.fresh():
+                continue
+            jobs = [(config, model_file, folder, inference, device, (k, nj)) for k in range(nj)]
+            rows = progress(pool.map(_part, jobs), nj, f"decode {folder.name}")
+            texts = dict(itertools.chain.from_iterable(rows))
+            write_lines(out_dir / "text", [f"{key} {texts[key]}".rstrip() for key in sorted(texts)])
+            print(f"{out_dir}/text: {len(texts)} of {len(read_scp(folder / 'utt2dur'))} utterances", flush=True)
+            stamp.write()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
-from bilevel.data.files import write_lines, write_text
+from bilevel.data.files import Stamp, write_lines, write_text
 from bilevel.data.normalise import normalise
 from bilevel.data.tables import read_optional, read_scp
 from bilevel.scoring.table import format_score
@@ -22,9 +22,14 @@ def main(argv: Sequence[str] | None) -> None:
     parser.add_argument("--punctuation", default="remove", choices=("remove", "keep"))
     args = parser.parse_args(argv)
     form = {"punctuation": args.punctuation}
+    out_dirs = {folder: args.exp_dir / args.inference_config.stem / folder.name for folder in args.dirs}
+    facts_files = [args.exp_dir / "cost.json", args.exp_dir / "run.json"]
+    inputs = [*args.dirs, *(out / "text" for out in out_dirs.values()), *facts_files]
+    stamp = Stamp(args.exp_dir / ".done/evaluate.json", inputs, form | {"inference": args.inference_config.stem})
+    if (args.exp_dir / "result.json").exists() and stamp.fresh():
+        return
     results = []
-    for folder in args.dirs:
-        decoded = args.exp_dir / args.inference_config.stem / folder.name
+    for folder, decoded in out_dirs.items():
         refs, utt2spk = read_scp(folder / "text"), read_optional(folder / "utt2spk") or None
         write_lines(decoded / "ref", [f"{key} {normalise(refs[key], **form)}".rstrip() for key in sorted(refs)])
         for metric in ("wer", "cer"):
@@ -34,10 +39,10 @@ def main(argv: Sequence[str] | None) -> None:
             results.append({"set": folder.name, "metric": metric} | facts)
             if metric == "wer":
                 print(f"{decoded}\n{format_score(found)}", flush=True)
-    cost = json.loads((args.exp_dir / "cost.json").read_text())
-    facts = json.loads((args.exp_dir / "run.json").read_text())
+    cost, facts = (json.loads(file.read_text()) for file in facts_files)
     result = facts | {"params": cost.pop("params"), "results": results, "cost": cost, "commit": commit()}
     write_text(args.exp_dir / "result.json", json.dumps(result, indent=1) + "\n")
+    stamp.write()
 
 
 def commit() -> str:

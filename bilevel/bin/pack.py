@@ -19,23 +19,22 @@ def main(argv: Sequence[str] | None) -> None:
         if not file.exists():
             found = ", ".join(sorted(path.name for path in args.exp_dir.glob("*.pth"))) or "no weights"
             raise ValueError(f"{file}: no such file; run stage 11 (train), or name another --model (there: {found})")
-    reports = [args.exp_dir / "result.json", args.exp_dir.parent / "RESULTS.md"]
-    extra = [path for path in reports if path.exists()]
-    stamp = Stamp(args.exp_dir / ".done" / "pack.json", [config, model_file.resolve(), *extra], {})
+    result, table = args.exp_dir / "result.json", args.exp_dir.parent / "RESULTS.md"
+    # Not the table: it is dated, and other experiments change it.
+    stamp = Stamp(args.exp_dir / ".done" / "pack.json", [config, model_file.resolve(), result], {})
     if archive.exists() and stamp.fresh():
         return
     from bilevel.espnet.pack import check_archive, pack_model
 
-    pack_model(config, model_file, archive, extra)
+    pack_model(config, model_file, archive, [path for path in (result, table) if path.exists()])
     try:
         key, text = check_archive(config, model_file, archive, args.check_dir)
     except ValueError:
         archive.unlink()
         raise
     stamp.write()
-    size_mb = archive.stat().st_size / 1e6
     print(
-        f"{archive}: {size_mb:.1f} MB; unpacked elsewhere, it decodes {key} as the original does: {text!r}", flush=True
+        f"{archive}: {archive.stat().st_size / 1e6:.1f} MB; unpacked, it decodes {key} as before: {text!r}", flush=True
     )
 
 

@@ -27,6 +27,18 @@ def char_tokens(texts: Iterable[str], nlsyms: Sequence[str] = ()) -> list[str]:
     return _frame(char for char, _ in counts.most_common())
 
 
+def word_tokens(texts: Iterable[str]) -> list[str]:
+    """Whole words by falling frequency; for closed vocabularies such as digits.
+
+    Raises:
+        ValueError: There is no text.
+    """
+    counts = Counter(word for text in texts for word in text.split())
+    if not counts:
+        raise ValueError("no text to take words from; check that the training set's file text is not empty")
+    return _frame(word for word, _ in counts.most_common())
+
+
 def split_chars(text: str, nlsyms: Sequence[str] = ()) -> list[str]:
     """The text as character tokens, <space> for the space."""
     pattern = "|".join([*map(re.escape, sorted(nlsyms, key=len, reverse=True)), "."])

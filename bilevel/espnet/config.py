@@ -49,6 +49,8 @@ def method_file(name: str, folder: Path) -> Path:
         ValueError: No such method; the message lists the choices.
     """
     names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not names:
+        raise ValueError(f"{folder} holds no yaml: expected one a method, such as conf/method of the template")
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
         raise ValueError(f"method {name!r}: expected one of {', '.join(names)}; the nearest one is {near}")
@@ -64,7 +66,10 @@ def training_config(files: Sequence[Path], overrides: Sequence[str]) -> dict[str
         name, separator, value = text.partition("=")
         if not separator:
             raise ValueError(f"override {text!r}: expected key=value")
-        delta: Any = yaml.safe_load(value)
+        try:
+            delta: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"override {text!r}: {' '.join(str(error).split())}; expected a yaml value") from None
         for key in reversed(name.split(".")):
             delta = {key: delta}
         config = merge(config, delta)

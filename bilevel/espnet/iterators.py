@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from bilevel.optim.schedule import Plan
 
-
 # Offset of the seed: were one set both labelled and unlabelled, the two batches of a step would be the same.
 _UNLABELLED = 1 << 31
 

@@ -51,6 +51,8 @@ class BilevelASRModel(ESPnetASRModel):
             raise ValueError(f"token list starts with {self.token_list[0]!r}: unit 0 must be <blank> and nothing else")
         self.loss_per_token = loss_per_token
         self._wer_ctc: float | None = None
+        # Characters and subwords spell out the space; lists of whole words do not.
+        self._joint = "" if any("\u2581" in t or t == "<space>" for t in self.token_list) else " "
         feat_dim = input_size if self.frontend is None else self.frontend.output_size()
         self.ssl = OBJECTIVES[ssl](feat_dim, self.encoder.output_size(), **(ssl_conf or {}))
 
@@ -84,7 +86,7 @@ class BilevelASRModel(ESPnetASRModel):
             # The lower level on held-out speech, with fixed masks: shows its drift in the final stage.
             seeds = torch.arange(len(speech_lengths), device=speech.device)
             stats["ssl_loss"] = self._lower(speech, speech_lengths, seeds)[1]["ssl_loss"]
-            stats["wer_ctc"] = self._wer_ctc
+            stats |= force_gatherable({"wer_ctc": self._wer_ctc}, speech.device)
         if not self.loss_per_token:
             return loss, stats, n_utterances
         factor = (n_utterances / n_tokens).to(loss)
@@ -104,7 +106,7 @@ class BilevelASRModel(ESPnetASRModel):
         return super()._calc_ctc_loss(states, state_lens, text, text_lens)
 
     def _words(self, units: list[int]) -> list[str]:
-        text = "".join(self.token_list[unit] for unit in units if unit not in (self.blank_id, self.ignore_id))
+        text = self._joint.join(self.token_list[unit] for unit in units if unit not in (self.blank_id, self.ignore_id))
         return text.replace("<space>", " ").replace("\u2581", " ").split()
 
     def _lower(self, speech: Tensor, speech_lengths: Tensor, seeds: Tensor):

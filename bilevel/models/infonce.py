@@ -15,7 +15,8 @@ class InfoNCE(nn.Module):
     encoder cannot look at what it has to predict. From the last context state c, one linear map W is applied again
     and again, p_1 = W c, p_{k+1} = W p_k, and
 
-        loss = mean over windows and k of  -log  e^{cos(p_k, z_k)/tau} / (e^{cos(p_k, z_k)/tau} + sum_n e^{cos(p_k, z_n)/tau})
+        loss = mean over windows and k of  -log  s(p_k, z_k) / (s(p_k, z_k) + sum_n s(p_k, z_n)),
+        s(p, z) = exp(cos(p, z) / tau)
 
     where z_k is the k-th state of the true future and z_n are `n_negatives` future states drawn from other utterances
     (from the same one only when the batch has no other).

@@ -93,10 +93,7 @@ class Plan:
         """How many steps of A, B, C lie before step number `step` (from 0)."""
         n_before_c = self.n_explore + self.n_joint
         inside = min(step, n_before_c)
-        if self.explore_when == "once":
-            n_a = min(inside, self.n_explore)
-        else:
-            n_a = self._explored_by_epoch(inside)
+        n_a = min(inside, self.n_explore) if self.explore_when == "once" else self._explored_by_epoch(inside)
         return n_a, inside - n_a, step - inside
 
     def _explored_by_epoch(self, inside: int) -> int:
@@ -122,6 +119,6 @@ class Plan:
         return (self.taken(step)[1] + 1) / self.n_joint
 
     def positions(self, step: int) -> tuple[int, int]:
-        """How many labelled and unlabelled batches were used before `step`: A takes none and 1, B 1 and 1, C 1 and 0."""
+        """How many labelled and unlabelled batches were used before `step`: A takes 0 and 1, B 1 and 1, C 1 and 0."""
         n_a, n_b, n_c = self.taken(step)
         return n_b + n_c, n_a + n_b

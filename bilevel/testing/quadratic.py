@@ -38,7 +38,8 @@ class SharedQuadratic:
         self.a = left @ torch.linspace(1, 2, rank, dtype=torch.float64).diag() @ right[:rank]
         self.t, self.b = normal(dim), normal(rank)
         self.p, self.q = normal(head_dim, dim), normal(head_dim, dim)
-        self.theta, self.phi, self.eta = Parameter(normal(dim)), Parameter(normal(head_dim)), Parameter(normal(head_dim))
+        self.theta = Parameter(normal(dim))
+        self.phi, self.eta = Parameter(normal(head_dim)), Parameter(normal(head_dim))
 
     def upper(self, batch: Any) -> Tensor:
         """The loss f."""

@@ -7,7 +7,7 @@ import pytest
 import sentencepiece
 
 from bilevel.bin.tokens import main
-from bilevel.data.tokens import bpe_tokens, char_tokens, split_chars
+from bilevel.data.tokens import bpe_tokens, char_tokens, split_chars, word_tokens
 
 
 def sentences(n=300):
@@ -99,3 +99,9 @@ def test_command(tmp_path, capsys):
     assert ((out / "tokens.txt").read_text().splitlines(), (out / "bpe.model").read_bytes()) == bpe_tokens(
         sentences(), 40
     )
+
+
+def test_words_are_whole_and_framed():
+    assert word_tokens(["two one", "one"]) == ["<blank>", "<unk>", "one", "two", "<sos/eos>"]
+    with pytest.raises(ValueError, match="no text"):
+        word_tokens([])

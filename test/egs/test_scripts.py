@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("egs/*/asr1/run.sh"))
 SCRIPTS = sorted([*ROOT.glob("egs/*/*/*.sh"), *ROOT.glob("utils/*.sh"), *ROOT.glob("tools/*.sh"), ROOT / ".ci/run"])
 OPTIONS = {
-    "stage", "stop_stage", "nj", "ngpu", "train_set", "valid_set", "test_sets", "unlabelled_set", "method", "asr_config",
-    "inference_config", "token_type", "nbpe", "dumpdir", "expdir", "src",
+    "stage", "stop_stage", "nj", "ngpu", "train_set", "valid_set", "test_sets", "unlabelled_set", "method",
+    "asr_config", "inference_config", "token_type", "nbpe", "dumpdir", "expdir", "src",
 }  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def test_help_lists_the_options(script, tmp_path):
     assert done.returncode == 0
     assert done.stderr == ""
     assert set(re.findall(r"^  --(\w+) \[", done.stdout, re.MULTILINE)) >= OPTIONS
+    assert all(line.startswith("  --") for line in done.stdout.splitlines()[3:])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,12 +1,17 @@
-"""Trains the same steps in one process, then in two; run by test_distributed: ddp_worker.py FOLDER."""
+"""Trains the same in one process, then in two, with and without ESPnet's main; run by test_distributed: FOLDER."""
 
+import argparse
 import multiprocessing
+import os
 import sys
 from pathlib import Path
 
 import torch
-from asr_kit import Corpus, Kit, Recorder, snapshot
+import yaml
+from asr_kit import CONFIG, Corpus, Kit, Recorder, snapshot
 from espnet2.train.distributed_utils import DistributedOption
+
+from bilevel.espnet import commands
 
 BATCHES = [
     (["train-0", "train-3", "train-5", "train-1"], ["unlab-1", "unlab-2", "unlab-7", "unlab-4"]),
@@ -35,20 +40,40 @@ def train(kit: Kit, rank: int, world: int, out: Path) -> None:
     _, reporter = kit.epoch(wrapped, steps, args, recorder, distributed=option)
     stats = {name: float(reporter.get_value("train", name)) for name in ("loss", "ssl_loss", "ssl_acc", "grad_norm")}
     torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats}, out)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def train_main(kit: Kit, rank: int, world: int, out: Path) -> None:
+    """Two epochs through ESPnet's main, which divides the batches, validates and writes checkpoints."""
+    root = kit.corpus.root
+    changes = {"optim": "sgd", "optim_conf": {"lr": 0.1}, "train_dtype": "float64", "max_epoch": 2}
+    dist = {"dist_backend": "gloo", "dist_init_method": f"file://{out.parent}/rendezvous_main"} if world > 1 else {}
+    config = out.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(CONFIG | changes | dist))
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
+    folders = {f"{name}_dir": root / d for name, d in (("train", "train"), ("valid", "dev"), ("unlabelled", "unlab"))}
+    tokens = {"token_list": kit.corpus.token_list, "token_type": "char", "bpemodel": None}
+    if rank:
+        commands._record = lambda *_: None  # the first process's task
+    commands.train(
+        config, argparse.Namespace(**folders, **tokens, seed=0, ngpu=0), root / f"main_of{world}", root / "stats"
+    )
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     kit = Kit(Corpus(folder))
     context = multiprocessing.get_context("fork")  # espnet2 is imported once
-    for world in (1, 2):
-        jobs = [context.Process(target=train, args=(kit, r, world, folder / f"{r}of{world}.pth")) for r in range(world)]
+    for target, world in ((train, 1), (train, 2), (train_main, 1), (train_main, 2)):
+        outs = [folder / f"{r}of{world}.pth" for r in range(world)]
+        jobs = [context.Process(target=target, args=(kit, r, world, out)) for r, out in enumerate(outs)]
         for job in jobs:
             job.start()
         for job in jobs:
             job.join()
             if job.exitcode:
-                sys.exit(f"a process of {world} ended with exit code {job.exitcode}")
+                sys.exit(f"{target.__name__}: a process of {world} ended with exit code {job.exitcode}")
 
 
 if __name__ == "__main__":

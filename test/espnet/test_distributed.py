@@ -14,7 +14,9 @@ def runs(tmp_path_factory, root):
     command = [sys.executable, str(Path(__file__).with_name("ddp_worker.py")), str(folder)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr[-3000:]
-    return {name: torch.load(folder / f"{name}.pth", weights_only=True) for name in ("0of1", "0of2", "1of2")}
+    files = {name: folder / f"{name}.pth" for name in ("0of1", "0of2", "1of2")}
+    files |= {name: folder / name / "checkpoint.pth" for name in ("main_of1", "main_of2")}
+    return {name: torch.load(file, weights_only=True) for name, file in files.items()}
 
 
 def test_both_processes_hold_the_same_parameters(runs):
@@ -40,3 +42,14 @@ def test_two_processes_end_where_one_ends(runs):
 
 def test_reported_means_are_those_of_the_global_batch(runs):
     assert runs["0of2"]["stats"] == pytest.approx(runs["0of1"]["stats"], rel=1e-6)
+
+
+def test_a_whole_training_is_the_same_in_two_processes(runs):
+    one, two = runs["main_of1"], runs["main_of2"]
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-6, atol=1e-9)
+    for epoch, stats in one["reporter"]["stats"].items():
+        for split, names in (("train", ("loss", "ssl_loss", "gamma", "passes")), ("valid", ("loss",))):
+            found = {name: float(two["reporter"]["stats"][epoch][split][name]) for name in names}
+            expected = {name: float(stats[split][name]) for name in names}
+            assert found == pytest.approx(expected, rel=1e-6, nan_ok=True), (epoch, split)

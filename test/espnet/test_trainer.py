@@ -160,6 +160,15 @@ def test_stage_learning_rates_scale_the_schedule_and_leave_it_alone(kit):
     assert reporter.get_value("train", "optim0_lr0") == pytest.approx(sum(expected) / 6)
 
 
+def test_stage_learning_rates_do_not_compound(kit):
+    args = kit.plan(0.5, 0, 4, stage_lr_conf={"explore": 0.5, "joint": 9.0, "finetune": 0.1})
+    model = kit.model()
+    recorder = Recorder(model, lr=1e-3)
+    kit.epoch(model, kit.steps(args), args, recorder)
+    assert recorder.lrs == pytest.approx([5e-4, 5e-4, 1e-4, 1e-4])
+    assert recorder.param_groups[0]["lr"] == 1e-3
+
+
 @pytest.mark.parametrize("level", ["upper", "lower"])
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_nan_in_one_level_skips_the_step_for_both(kit, level, amp):

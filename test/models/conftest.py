@@ -4,7 +4,7 @@ from torch import nn
 
 
 class PieceEncoder(nn.Module):
-    """A tiny encoder that sees its whole utterance, ignores padding and subsamples by `stack` (partial ends dropped)."""
+    """A tiny encoder that sees its whole utterance, ignores padding and subsamples by `stack`; partial ends drop."""
 
     def __init__(self, feat_dim: int, dim: int, stack: int) -> None:
         super().__init__()

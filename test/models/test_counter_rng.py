@@ -18,7 +18,7 @@ def correlation(x, y):
 
 def test_uniform_has_the_moments_of_the_uniform_distribution():
     u = uniform(torch.tensor([3]), N)[0].double()
-    assert 0 <= float(u.min())
+    assert float(u.min()) >= 0
     assert float(u.max()) < 1
     assert near(u.mean(), 1 / 2, math.sqrt(1 / 12))
     assert near((u - 0.5).square().mean(), 1 / 12, math.sqrt(1 / 80 - 1 / 144))

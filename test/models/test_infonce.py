@@ -26,6 +26,14 @@ def build(**conf):
     return InfoNCE(F, D, **conf).double()
 
 
+def plane(future_frames, temperature, weight):
+    """One context frame, states in the plane, one negative, and a given map W without bias."""
+    infonce = InfoNCE(2, 2, 1, future_frames, 9, n_negatives=1, temperature=temperature, min_frames=1)
+    infonce.predict.weight.data.copy_(torch.tensor(weight))
+    infonce.predict.bias.data.zero_()
+    return infonce
+
+
 def identity(feats, lens):
     return feats, lens
 
@@ -46,21 +54,17 @@ def test_windows_tile_long_utterances_and_split_short_ones_in_proportion():
 
 def test_a_case_computed_by_hand():
     # One context and one future frame an utterance; W = identity; the one negative is the other's future.
-    infonce = InfoNCE(2, 2, context_frames=1, future_frames=1, hop_frames=9, n_negatives=1, temperature=0.5, min_frames=1)
-    infonce.predict.weight.data.copy_(torch.eye(2))
-    infonce.predict.bias.data.zero_()
+    infonce = plane(future_frames=1, temperature=0.5, weight=[[1.0, 0.0], [0.0, 1.0]])
     feats = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 5.0], [3.0, 4.0]]])
     loss = infonce(feats, torch.tensor([2, 2]), SEEDS[:2], identity).loss
     # cos(p_1, z_1) = 1, cos(p_1, z_2) = 0.6, cos(p_2, z_2) = 0.8, cos(p_2, z_1) = 0
     first, second = math.log1p(math.exp((0.6 - 1) / 0.5)), math.log1p(math.exp((0 - 0.8) / 0.5))
-    assert float(loss) == pytest.approx((first + second) / 2)
+    assert loss.item() == pytest.approx((first + second) / 2)
 
 
 def test_prediction_k_applies_the_map_k_times():
     # W turns by 90 degrees: predictions from (1, 0) are (0, 1), (-1, 0), (0, -1).
-    infonce = InfoNCE(2, 2, context_frames=1, future_frames=3, hop_frames=9, n_negatives=1, temperature=1.0, min_frames=1)
-    infonce.predict.weight.data.copy_(torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
-    infonce.predict.bias.data.zero_()
+    infonce = plane(future_frames=3, temperature=1.0, weight=[[0.0, -1.0], [1.0, 0.0]])
     other = [[1.0, 0.0]] * 4  # its future is (1, 0) throughout, so the draw of the negative does not matter
     right = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
     feats, lens = torch.tensor([right, other]), torch.tensor([4, 4])
@@ -73,13 +77,13 @@ def test_prediction_k_applies_the_map_k_times():
     for x, _ in turns:
         terms.append(nll(1.0, x))  # first utterance predicts right; negative (1, 0) has cosine x
     # The second predicts the same turns; its positives are (1, 0), its negatives one of the first one's futures.
-    infonce_loss = infonce(feats, lens, SEEDS[:2], identity).loss
+    loss = infonce(feats, lens, SEEDS[:2], identity).loss
     z = torch.tensor(right[1:])
     owner = torch.tensor([0, 0, 0, 1, 1, 1])
     drawn = infonce._negatives(owner, SEEDS[:2])[3:, 0]
     for (x, y), index in zip(turns, drawn.tolist(), strict=True):
         terms.append(nll(x, x * float(z[index][0]) + y * float(z[index][1])))
-    assert float(infonce_loss) == pytest.approx(sum(terms) / 6)
+    assert loss.item() == pytest.approx(sum(terms) / 6)
 
 
 @pytest.mark.parametrize("sizes", [(3, 4, 2), (1, 9), (5, 1, 1, 5)])
@@ -111,7 +115,7 @@ def test_negatives_are_drawn_alike_from_all_others():
 def test_constant_states_have_the_loss_of_chance(feats):
     infonce = build(n_negatives=6)
     constant = lambda x, n: (torch.ones(*x.shape[:2], D, dtype=x.dtype), n)  # noqa: E731
-    assert float(infonce(feats, LENS, SEEDS, constant).loss) == pytest.approx(math.log(7))
+    assert infonce(feats, LENS, SEEDS, constant).loss.item() == pytest.approx(math.log(7))
 
 
 def test_a_prediction_cannot_see_its_future(feats, encoder):
@@ -173,7 +177,7 @@ def test_a_batch_too_short_for_any_window_gives_a_zero_loss_that_has_a_gradient(
     output = infonce(feats, lens, SEEDS, lambda x, n: calls.append(1) or encoder(x, n))
     output.loss.backward()
     assert not calls
-    assert float(output.loss) == 0
+    assert output.loss.item() == 0
     assert not infonce.predict.weight.grad.any()
     assert int(output.weight) == 0
     assert set(output.stats) == set(infonce(feats, LENS, SEEDS, encoder).stats)

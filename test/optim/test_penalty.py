@@ -8,6 +8,10 @@ from bilevel.optim.penalty import Solver
 from bilevel.testing.quadratic import SharedQuadratic
 
 
+def gradients(loss, params):
+    return dict(zip(params, torch.autograd.grad(loss, params), strict=True))
+
+
 class TwoHeads:
     """A shared layer with a head for each level."""
 
@@ -32,10 +36,10 @@ class TwoHeads:
         return [*self.upper_params(), *self.eta.parameters()]
 
     def grad_upper(self):
-        return dict(zip(self.upper_params(), torch.autograd.grad(self.upper(self.upper_batch), self.upper_params())))
+        return gradients(self.upper(self.upper_batch), self.upper_params())
 
     def grad_lower(self):
-        return dict(zip(self.lower_params(), torch.autograd.grad(self.lower(self.lower_batch), self.lower_params())))
+        return gradients(self.lower(self.lower_batch), self.lower_params())
 
     def step(self, solver, **kwargs):
         return solver.backward(self, self.upper_batch, self.lower_batch, **kwargs)
@@ -122,10 +126,10 @@ def test_report_holds_plain_losses_and_gradient_norms(problem):
     report = problem.step(Solver(gamma=0.3, scale=0.5))
     norm_f = math.sqrt(sum(float(v.square().sum()) for v in f.values()))
     norm_g = math.sqrt(sum(float(v.square().sum()) for v in g.values()))
-    lower = float(problem.lower(problem.lower_batch))
+    lower = problem.lower(problem.lower_batch).item()
     assert report == pytest.approx(
         {
-            "upper_loss": float(problem.upper(problem.upper_batch)),
+            "upper_loss": problem.upper(problem.upper_batch).item(),
             "lower_loss": lower,
             "penalty": 0.3 * lower,
             "gamma": 0.3,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Speech recognition from raw audio to a WER report, in ESPnet's stages. A recipe's run.sh calls this with its options.
+# shellcheck disable=SC2209  # test_sets=test is the word, not the command
 set -euo pipefail
 
 template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -33,7 +34,7 @@ resample=false                  # convert audio of another rate
 max_bad_share=0.01              # stop when more than this share of a set is quarantined
 min_sec=0.1                     # shortest training utterance
 max_sec=20                      # longest training utterance
-token_type=bpe                  # bpe or char
+token_type=bpe                  # bpe, char or word
 nbpe=100                        # size of the bpe token list
 method=bljust                   # supervised, pretrain_finetune, weighted_sum or bljust
 asr_config=                     # what differs from train_asr.yaml: files of yours, the recipe or the template; later wins
