@@ -45,7 +45,7 @@ def draw(rng: np.random.RandomState) -> Channel:
         low_hz, high_hz = 300.0, 3400.0
     return Channel(
         noise=("white", "pink")[rng.randint(2)],
-        snr_db=rng.uniform(12, 30),
+        snr_db=rng.uniform(15, 35),
         low_hz=low_hz,
         high_hz=high_hz,
         peak_db=rng.uniform(-18, -1),

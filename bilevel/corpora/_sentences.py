@@ -20,8 +20,7 @@ _RULES = {
     "AND": "and|but never|then",
     "THE": "the|the|the|my|your|this|that|every",
     "PRONOUN": "she|he|they|we",
-    "PERSON": "farmer|teacher|doctor|baker|sailor|child|student|singer|driver|painter|neighbor|sister|brother"
-    "|uncle",
+    "PERSON": "farmer|teacher|doctor|baker|sailor|child|student|singer|driver|painter|neighbor|sister|brother|uncle",
     "ADJECTIVE": "old|young|small|tall|happy|tired|clever|quiet|brave",
     "DID": "painted|carried|found|bought|sold|washed|opened|dropped|borrowed|watched|counted|moved|fixed",
     "DO": "paint|carry|find|buy|wash|open|drop|borrow|watch|count|move",
@@ -36,8 +35,7 @@ _RULES = {
     "WEATHER": "rained|snowed|got dark|was cold|was sunny",
     "PLACED": "near|behind|under|beside|inside|outside|above",
     "PLACE": "kitchen|river|house|bridge|church|station|mountain|lake|school|barn|street",
-    "WHEN": "today|yesterday|this morning|last night|on monday|on friday|after lunch|before dinner|at noon"
-    "|again",
+    "WHEN": "today|yesterday|this morning|last night|on monday|on friday|after lunch|before dinner|at noon|again",
     "SOON": "today|tomorrow|tonight|now|again|after lunch|before dinner|on friday",
 }
 _GRAMMAR = {symbol: [option.split() for option in options.split("|")] for symbol, options in _RULES.items()}

@@ -48,10 +48,10 @@ EXPECTED = {
 }
 PCM_SHA256 = {
     "0.2.4": {
-        "test": "130f77120577e7774f481c3eeb886851f8daa7f4c81e4e7f6f5b97cd08d2c85b",
-        "dev": "fde923a1fcab43126e83a45cf2963e80f489775cafcd7eae9a7e0dc75311f391",
-        "train_lab": "3d1e40df48a3d9b91664b30f4372bab30cc43b97caaed80fcc1199e57d5f06ab",
-        "train_rest": "63ab689ee092fa69aa065a4e0149a9a0ab4a0e1a740d0a5964fba38f42ca11fa",
+        "test": "1f09f5f4c93f7a6b45f5e2a7ff0e9c1773dfe9b15be589aedff5719faa8e8268",
+        "dev": "8b9784c59e4a8183a326f0b4b270e8aef17beb77842909c98ee66ce168457e40",
+        "train_lab": "d72cf7ffe4a709e5f64f7cd1b8b977c0780a47f53d60cd7686db7c2ed13efc89",
+        "train_rest": "ee809c5d303a477db850d5f37ec86a3db3579b913192b62a44b4c32527b29b97",
     }
 }
 

@@ -1,5 +1,6 @@
 """From recipe files and options to the one yaml file that a training is run with."""
 
+import contextlib
 import copy
 import difflib
 import hashlib
@@ -70,6 +71,10 @@ def training_config(files: Sequence[Path], overrides: Sequence[str]) -> dict[str
             delta: Any = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"override {text!r}: {' '.join(str(error).split())}; expected a yaml value") from None
+        if isinstance(delta, str):
+            # YAML 1.1 takes 1e-3 for a word.
+            with contextlib.suppress(ValueError):
+                delta = float(delta)
         for key in reversed(name.split(".")):
             delta = {key: delta}
         config = merge(config, delta)

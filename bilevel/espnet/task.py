@@ -47,7 +47,7 @@ class BilevelASRTask(asr.ASRTask):
             "--stage_lr_conf",
             action=NestedDictAction,
             default={"explore": 1.0, "joint": 1.0, "finetune": 1.0},
-            help="factor on the learning rate in each stage",
+            help="bilevel.optim.schedule.StageRate",
         )
         group.add_argument("--max_skipped_steps", type=int, default=20, help="non-finite steps in a row before a stop")
 
@@ -57,15 +57,6 @@ class BilevelASRTask(asr.ASRTask):
         if args.input_size is not None and args.model == "bilevel":
             args.model_conf["input_size"] = args.input_size
         return super().build_model(args)
-
-    @classmethod
-    def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
-        """ESPnet's optimizer; a tri-stage schedule spans the whole training unless it says otherwise."""
-        if args.scheduler == "tristagelr" and not args.collect_stats and "max_steps" not in args.scheduler_conf:
-            if args.num_iters_per_epoch is None:
-                raise ValueError("scheduler tristagelr: expected num_iters_per_epoch, or max_steps in scheduler_conf")
-            args.scheduler_conf["max_steps"] = args.max_epoch * args.num_iters_per_epoch // args.accum_grad
-        return super().build_optimizers(args, model)
 
     @classmethod
     def build_iter_factory(

@@ -22,7 +22,7 @@ from espnet2.utils.build_dataclass import build_dataclass
 from torch import Tensor
 
 from bilevel.optim.penalty import Solver
-from bilevel.optim.schedule import Penalty, Plan, Stage
+from bilevel.optim.schedule import Penalty, Plan, StageRate
 
 
 @dataclasses.dataclass
@@ -33,7 +33,7 @@ class BilevelTrainerOptions(TrainerOptions):
         num_iters_per_epoch: Steps of an epoch.
         plan_conf: Arguments of `optim.schedule.Plan`.
         penalty_conf: Arguments of `optim.schedule.Penalty`, and `weight_lower_head` of the solver.
-        stage_lr_conf: Factor on the learning rate in each stage (rho, alpha, tau of the paper's box).
+        stage_lr_conf: Arguments of `optim.schedule.StageRate`; it multiplies ESPnet's scheduler, if there is one.
         max_skipped_steps: Stop after this many non-finite steps in a row.
     """
 
@@ -111,7 +111,7 @@ class BilevelTrainer(Trainer):
         plan = build_plan(options)
         penalty_conf = dict(options.penalty_conf)
         solver = Solver(weight_lower_head=penalty_conf.pop("weight_lower_head", "one"))
-        penalty = Penalty(**penalty_conf)
+        penalty, stage_rate = Penalty(**penalty_conf), StageRate(**options.stage_lr_conf)
         device = "cuda" if options.ngpu > 0 else "cpu"
         distributed = distributed_option.distributed
         amp = scaler is not None and options.ngpu > 0
@@ -130,8 +130,8 @@ class BilevelTrainer(Trainer):
                 all_skipped = False
                 reporter.next()
                 continue
-            stage = plan.stage(step)
-            solver.gamma = penalty.gamma(plan.progress(step))
+            progress = plan.progress(step)
+            solver.gamma = penalty.gamma(progress)
             solver.scale = penalty.scale(solver.gamma)
             levels.stats.clear()
             with reporter.measure_time("forward_backward_time"):
@@ -146,7 +146,8 @@ class BilevelTrainer(Trainer):
             n_input = float(sum(level["speech_lengths"].sum() for level in batch.values()))
             reporter.register({"gamma": report["gamma"], "passes": report["passes"], "n_input": n_input})
             if i % options.accum_grad == 0:
-                stepped = cls._update(model, optimizers, schedulers, scaler, options, stage, report, reporter)
+                rate = stage_rate.factor(plan.stage(step), progress)
+                stepped = cls._update(model, optimizers, schedulers, scaler, options, rate, report, reporter)
                 reporter.register({"skipped": 0.0 if stepped else 1.0})
                 n_skipped_in_row = 0 if stepped else n_skipped_in_row + 1
                 all_skipped &= not stepped
@@ -175,7 +176,7 @@ class BilevelTrainer(Trainer):
         schedulers: Sequence[Any],
         scaler: Any,
         options: BilevelTrainerOptions,
-        stage: Stage,
+        rate: float,
         report: dict[str, float],
         reporter: SubReporter,
     ) -> bool:
@@ -198,7 +199,7 @@ class BilevelTrainer(Trainer):
             reporter.register({"grad_norm": grad_norm, "clip": clipped, "loss_scale": scale} | norms)
         with reporter.measure_time("optim_step_time"):
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
-                with _stage_lr(optimizer, options.stage_lr_conf[stage]):
+                with _scaled_rate(optimizer, rate):
                     reporter.register({f"optim0_lr{j}": group["lr"] for j, group in enumerate(optimizer.param_groups)})
                     if finite:
                         # Not left to the scaler: ESPnet's is disabled, and lets everything pass, without a GPU.
@@ -221,7 +222,7 @@ class BilevelTrainer(Trainer):
 
 
 @contextlib.contextmanager
-def _stage_lr(optimizer: torch.optim.Optimizer, factor: float):
+def _scaled_rate(optimizer: torch.optim.Optimizer, factor: float):
     """Learning rates of a stage: those of the schedule times a factor. One set of moments serves all stages."""
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:

@@ -48,6 +48,50 @@ class Penalty:
 
 
 @dataclass(frozen=True)
+class StageRate:
+    """Factor on the learning rate: one per stage, times a tri-stage shape that starts anew with every stage.
+
+    A stage begins with a new loss, and fine-tuning with a fresh head, so each warms up, holds and decays by itself.
+    With factors of 1 the mean rate over all steps is the same for every split into stages: one budget for all methods.
+
+        shape(r) = r / warmup for r < warmup;  1;  falling in a line to `final` over the last `decay`, r in (0, 1]
+
+    Attributes:
+        explore: Factor in stage A (rho of the paper's box, over the base rate).
+        joint: Factor in stage B (alpha).
+        finetune: Factor in stage C (tau).
+        warmup: Share of a stage to warm up in.
+        decay: Share of a stage to decay in.
+        final: Shape at the end of a stage.
+
+    Raises:
+        ValueError: A negative factor, or warm-up and decay that overlap.
+    """
+
+    explore: float = 1.0
+    joint: float = 1.0
+    finetune: float = 1.0
+    warmup: float = 0.0
+    decay: float = 0.0
+    final: float = 0.01
+
+    def __post_init__(self) -> None:
+        if min(self.explore, self.joint, self.finetune, self.warmup, self.decay, self.final) < 0:
+            raise ValueError(f"{self}: expected values >= 0")
+        if self.warmup + self.decay > 1:
+            raise ValueError(f"warmup {self.warmup} + decay {self.decay}: expected at most 1 together")
+
+    def factor(self, stage: Stage, progress: float) -> float:
+        """Factor at a progress in (0, 1] of a stage."""
+        height = {"explore": self.explore, "joint": self.joint, "finetune": self.finetune}[stage]
+        if progress < self.warmup:
+            return height * progress / self.warmup
+        if progress > 1 - self.decay:
+            return height * (1 - (1 - self.final) * (progress - 1 + self.decay) / self.decay)
+        return height
+
+
+@dataclass(frozen=True)
 class Plan:
     """Stages A (explore), B (joint), C (finetune) over `n_steps` steps.
 
@@ -113,10 +157,10 @@ class Plan:
         return STAGES[next(i for i in range(3) if after[i] > now[i])]
 
     def progress(self, step: int) -> float:
-        """Progress of the joint stage in (0, 1]: 1 at its last step, so that gamma_max is reached; 0 outside."""
-        if self.stage(step) != "joint":
-            return 0.0
-        return (self.taken(step)[1] + 1) / self.n_joint
+        """Progress of the step's own stage in (0, 1]: 1 at its last step, so that gamma_max is reached."""
+        stage = STAGES.index(self.stage(step))
+        n_stage = (self.n_explore, self.n_joint, self.n_steps - self.n_explore - self.n_joint)[stage]
+        return (self.taken(step)[stage] + 1) / n_stage
 
     def positions(self, step: int) -> tuple[int, int]:
         """How many labelled and unlabelled batches were used before `step`: A takes 0 and 1, B 1 and 1, C 1 and 0."""

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from bilevel.optim.schedule import Penalty, Plan
+from bilevel.optim.schedule import Penalty, Plan, StageRate
 
 PLANS = [
     Plan(n_steps=n, explore=explore, joint=joint, explore_when=when, n_steps_per_epoch=length)
@@ -109,3 +109,26 @@ def test_impossible_plans_are_refused(conf, message):
 def test_impossible_penalties_are_refused(conf, message):
     with pytest.raises(ValueError, match=message):
         Penalty(**conf)
+
+
+def test_rate_warms_up_holds_and_decays_anew_in_each_stage():
+    rate = StageRate(explore=2.0, finetune=0.5, warmup=0.1, decay=0.5, final=0.0)
+    assert [rate.factor("joint", r) for r in (0.05, 0.1, 0.5, 0.75, 1.0)] == pytest.approx([0.5, 1, 1, 0.5, 0])
+    assert rate.factor("explore", 0.3) == 2.0
+    assert rate.factor("finetune", 0.75) == 0.25
+
+
+@pytest.mark.parametrize(("explore", "joint"), [(0, 0), (0, 1), (0.5, 0), (1 / 3, 1 / 3), (0.2, 0.7)])
+def test_every_split_into_stages_has_the_same_budget_of_learning_rate(explore, joint):
+    rate = StageRate(warmup=0.1, decay=0.5)
+    plan = Plan(n_steps=6000, explore=explore, joint=joint)
+    mean = sum(rate.factor(plan.stage(k), plan.progress(k)) for k in range(6000)) / 6000
+    # Trapezoid: 0.1 / 2 + 0.4 + 0.5 (1 + final) / 2.
+    assert mean == pytest.approx(0.05 + 0.4 + 0.2525, abs=1e-3)
+
+
+def test_rate_refuses_what_makes_no_shape():
+    with pytest.raises(ValueError, match="at most 1 together"):
+        StageRate(warmup=0.6, decay=0.5)
+    with pytest.raises(ValueError, match=">= 0"):
+        StageRate(joint=-1)
