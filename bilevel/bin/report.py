@@ -7,6 +7,7 @@ from bilevel.bin._cli import Parser, run
 from bilevel.data.files import write_text
 from bilevel.report.markdown import results_md
 from bilevel.report.page import page
+from bilevel.report.plots import picture
 from bilevel.report.runs import read_runs
 from bilevel.report.summary import summarise
 
@@ -17,13 +18,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("exp_dir", type=Path, help="folder with runs; each has a result.json")
     parser.add_argument("--out", type=Path, help="where to write; EXP_DIR when not given")
     parser.add_argument("--title", default="Speech recognition results", help="heading of the page")
+    parser.add_argument("--made_by", help="command that made the runs, quoted in RESULTS.md")
+    parser.add_argument("--picture", type=Path, help="also write the plot of one set and metric (SVG)")
+    parser.add_argument("--picture_of", default="test WER", metavar="SET METRIC", help="what --picture shows")
     args = parser.parse_args(argv)
     runs = read_runs(args.exp_dir)
     summaries = summarise(runs)
     out = args.out or args.exp_dir
-    for name, text in (("RESULTS.md", results_md(runs, summaries)), ("report.html", page(runs, summaries, args.title))):
-        write_text(out / name, text)
-        print(f"wrote {out / name}")
+    files = {
+        out / "RESULTS.md": results_md(runs, summaries, args.made_by),
+        out / "report.html": page(runs, summaries, args.title),
+    }
+    if args.picture:
+        files[args.picture] = picture(runs, summaries, args.picture_of)
+    for path, text in files.items():
+        write_text(path, text)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ def environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
     ]
 
 
-def results_md(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
-    """The text of RESULTS.md."""
+def results_md(runs: Sequence[Run], summaries: Sequence[Summary], made_by: str | None = None) -> str:
+    """The text of RESULTS.md; `made_by` is the command that made the runs."""
     parts = ["<!-- made by bilevel report -->", "# RESULTS", "## Environments"]
-    parts.append("\n".join(f"- {name}: `{value}`" for name, value in environment(runs)))
+    facts = [*environment(runs), *([("command", made_by)] if made_by else [])]
+    parts.append("\n".join(f"- {name}: `{value}`" for name, value in facts))
     tables = (("Methods", methods_table(summaries)), ("Significance", significance_table(summaries)))
     for title, table in (*tables, ("Cost", cost_table(runs))):
         if table.rows:

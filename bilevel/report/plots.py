@@ -85,6 +85,19 @@ def interval_plots(summaries: Sequence[Summary], methods: Sequence[str]) -> list
     return [_interval_plot(key, [s for s in shown if s.key == key], methods) for key in keys]
 
 
+def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> str:
+    """The SVG of one interval plot, such as that of "test WER".
+
+    Raises:
+        ValueError: No run has that set and metric; the message lists what there is.
+    """
+    found = {f"{s.key[1]} {s.key[2].upper()}": s.key for s in summaries}
+    if wanted not in found:
+        raise ValueError(f"--picture_of {wanted!r}: expected one of {', '.join(sorted(found))}")
+    key = found[wanted]
+    return _interval_plot(key, [s for s in summaries if s.key == key], methods_of(runs)).svg
+
+
 def curve_plots(runs: Sequence[Run]) -> list[Plot]:
     """One plot for each quantity that some run has logged, all methods of a corpus in one."""
     plots = []

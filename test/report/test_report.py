@@ -144,3 +144,15 @@ def test_page_in_a_browser(out, tmp_path):
     assert len(seen["images"]) == 9
     assert all(seen["images"])
     assert not seen["overflow"], "the page is wider than 1200 px"
+
+
+def test_picture_is_the_plot_of_the_set_asked_for_and_results_name_the_command(exp_dir, tmp_path):
+    made_by = ["--made_by", "run.sh --x 1", "--picture", str(tmp_path / "a.svg")]
+    report.main([str(exp_dir), f"--out={tmp_path}", *made_by, "--picture_of", "test CER"])
+    report.main([str(exp_dir), f"--out={tmp_path}", "--picture", str(tmp_path / "b.svg")])
+    first, second = ((tmp_path / name).read_text(encoding="utf-8") for name in ("a.svg", "b.svg"))
+    assert first != second
+    assert all(text.rstrip().endswith("</svg>") for text in (first, second))
+    assert "- command:" not in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"expected one of .*test CER, test WER"):
+        report.main([str(exp_dir), f"--out={tmp_path}", "--picture", "x.svg", "--picture_of", "nowhere WER"])

@@ -4,4 +4,4 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 exec "${here}/../../TEMPLATE/asr/asr.sh" --recipe "${here}" --corpus mini \
     --train_set train_lab --unlabelled_set train_unlab --valid_set dev --test_sets test \
-    --asr_config train_small --token_type char "$@"
+    --asr_config "train_small train_mini" --token_type char "$@"
