@@ -1,6 +1,6 @@
 """Cost of a BL-JUST step against its supervised and its self-supervised step run apart.
 
-    python bench/step.py            # ratios, one table
+    python bench/step.py            # ratios, one table; --check makes a missed bar an error
 
 CPU time: one process, one thread, the three kinds of step in turn, the order reversed every round; the verdict is the
 median of the per-round ratios. Peak memory: a fresh process for each kind, so that none inherits another's heap.
@@ -106,6 +106,7 @@ def _status(name: str) -> int:
 def main() -> None:
     """Print the two ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit 1 when a ratio is above its bar")
     parser.add_argument("--n_rounds", type=int, default=15)
     parser.add_argument("--n_utts", type=int, default=4)
     parser.add_argument("--n_sec", type=float, default=4.0)
@@ -122,10 +123,13 @@ def main() -> None:
         f"| CPU s a step | {median['supervised']:.3f} | {median['self-supervised']:.3f} | {median['bljust']:.3f} | "
         f"{statistics.median(ratios):.3f} of the sum [{ratios[0]:.2f}, {ratios[-1]:.2f}] | 1.03 |"
     )
+    ratio, peak_ratio = statistics.median(ratios), peaks["bljust"] / largest
     print(
         f"| peak MB | {peaks['supervised']:.0f} | {peaks['self-supervised']:.0f} | {peaks['bljust']:.0f} | "
-        f"{peaks['bljust'] / largest:.3f} of the larger | 1.25 |"
+        f"{peak_ratio:.3f} of the larger | 1.25 |"
     )
+    if args.check and (ratio > 1.03 or peak_ratio > 1.25):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

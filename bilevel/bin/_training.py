@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from bilevel.bin._cli import Parser
-from bilevel.data.files import write_text
+from bilevel.data.files import Stamp, write_text
 from bilevel.espnet.config import method_file, training_config
 
 
@@ -26,8 +26,34 @@ def add_data_options(parser: Parser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as optim_conf.lr=0.001")
 
 
-def write_config(args: argparse.Namespace, path: Path) -> tuple[Path, dict[str, Any]]:
-    """Merge configuration, method and overrides into one file for ESPnet."""
-    merged = training_config([*args.config, method_file(args.method, args.method_dir)], args.set)
+def merge_config(args: argparse.Namespace) -> dict[str, Any]:
+    """Configuration, method and overrides as one mapping."""
+    return training_config([*args.config, method_file(args.method, args.method_dir)], args.set)
+
+
+def write_config(merged: dict[str, Any], path: Path) -> Path:
+    """The yaml file that ESPnet reads."""
     write_text(path, yaml.safe_dump(merged, sort_keys=False))
-    return path, merged
+    return path
+
+
+def check_resume(stamp: Stamp, exp_dir: Path) -> None:
+    """Let a checkpoint be trained on with its own data and settings only, or for more epochs.
+
+    Raises:
+        ValueError: Something differs; the message lists all of it.
+    """
+    if not any((exp_dir / name).exists() for name in ("checkpoint.pth", "checkpoint.prev.pth")):
+        return
+    changes = stamp.changes()
+    old, new = changes.get("max_epoch", (None, None))
+    if changes.keys() == {"max_epoch"} and None not in (old, new) and new > old:
+        print(
+            f"note: {exp_dir} goes on to {new} instead of {old} epochs; its stages are now shares of {new}", flush=True
+        )
+    elif changes:
+        listed = [name if name.startswith("content of") else f"{name}: {a} -> {b}" for name, (a, b) in changes.items()]
+        raise ValueError(
+            f"{exp_dir} holds a checkpoint of other data or settings ({'; '.join(listed)}): restore them, name this "
+            f"run otherwise (--asr_tag), or delete {exp_dir} to train from the start"
+        )

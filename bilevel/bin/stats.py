@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bilevel.bin._cli import Parser, run
-from bilevel.bin._training import add_data_options, write_config
+from bilevel.bin._training import add_data_options, merge_config, write_config
 from bilevel.data.files import Stamp
 
 
@@ -12,7 +12,8 @@ def main(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="bilevel stats", description=__doc__)
     add_data_options(parser)
     args = parser.parse_args(argv)
-    config, merged = write_config(args, args.stats_dir / "config.in.yaml")
+    merged = merge_config(args)
+    config = write_config(merged, args.stats_dir / "config.in.yaml")
     front_end = {key: merged.get(key) for key in ("frontend", "frontend_conf", "preprocessor", "preprocessor_conf")}
     sources = [d for d in (args.train_dir, args.valid_dir, args.unlabelled_dir) if d] + [args.token_list]
     stamp = Stamp(args.stats_dir / ".done" / "stats.json", sources, front_end)

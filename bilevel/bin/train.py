@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
-from bilevel.bin._training import add_data_options, write_config
+from bilevel.bin._training import add_data_options, check_resume, merge_config, write_config
 from bilevel.data.files import Stamp, write_text
+from bilevel.data.lock import lock
 from bilevel.espnet.config import digest
 
 
@@ -19,17 +20,20 @@ def main(argv: Sequence[str] | None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ngpu", type=int, default=0)
     args = parser.parse_args(argv)
-    config, merged = write_config(args, args.exp_dir / "config.in.yaml")
+    merged = merge_config(args)
     sources = [d for d in (args.train_dir, args.valid_dir, args.unlabelled_dir) if d] + [args.token_list]
     stamp = Stamp(args.exp_dir / ".done" / "train.json", sources, merged | {"seed": args.seed})
     if stamp.fresh():
         return
     from bilevel.espnet.commands import train
 
-    train(config, args, args.exp_dir, args.stats_dir)
-    run_facts = {"method": args.method, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
-    write_text(args.exp_dir / "run.json", json.dumps(run_facts, indent=1) + "\n")
-    stamp.write()
+    with lock(args.exp_dir):
+        check_resume(stamp, args.exp_dir)
+        stamp.begin()
+        train(write_config(merged, args.exp_dir / "config.in.yaml"), args, args.exp_dir, args.stats_dir)
+        facts = {"method": args.method, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
+        write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")
+        stamp.write()
 
 
 if __name__ == "__main__":

@@ -72,9 +72,46 @@ class Stamp:
             print(f"skip: {self.path.parent.parent} {self.path.stem} is done for the same inputs", flush=True)
         return same
 
+    def begin(self) -> None:
+        """Record what the work is started with, for `changes` of a later attempt to finish it."""
+        self._record(self._begun)
+
+    def changes(self) -> dict[str, tuple[object, object]]:
+        """What is not as it was when the work was begun: setting or file -> (then, now). Empty without a record.
+
+        Large files are compared by size alone, since a copy has another time.
+        """
+        record = next((file for file in (self._begun, self.path) if file.exists()), None)
+        if record is None:
+            return {}
+        then, now = _flat(json.loads(record.read_text(encoding="utf-8"))), _flat(self._state)
+        names = sorted(then.keys() | now.keys())
+        return {name: (then.get(name), now.get(name)) for name in names if then.get(name) != now.get(name)}
+
     def write(self) -> None:
         """Record the finished work."""
-        write_text(self.path, json.dumps(self._state, indent=1, sort_keys=True) + "\n")
+        self._record(self.path)
+
+    @property
+    def _begun(self) -> Path:
+        return self.path.with_suffix(".begun.json")
+
+    def _record(self, path: Path) -> None:
+        write_text(path, json.dumps(self._state, indent=1, sort_keys=True) + "\n")
+
+
+def _flat(state: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """One level of names: files, and settings with dots for depth."""
+
+    def visit(value: object, name: str) -> Iterator[tuple[str, object]]:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                yield from visit(inner, f"{name}.{key}" if name else key)
+        else:
+            yield name, value
+
+    contents = {f"content of {name}": str(value).partition(":")[0] for name, value in state["inputs"].items()}
+    return contents | dict(visit(state["config"], ""))
 
 
 def _expand(inputs: Iterable[Path]) -> list[Path]:

@@ -1,6 +1,7 @@
 """Decoding: greedy CTC in batches as the quick default, ESPnet's inference for everything else."""
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from espnet2.text.build_tokenizer import build_tokenizer
 import bilevel.espnet.task  # noqa: F401  enters our model into ESPnet's registry
 from bilevel.data.archive import read_matrix
 from bilevel.data.tables import read_scp
+from bilevel.espnet.config import read_yaml
 from bilevel.espnet.dump import DumpSet
 
 BATCH_SEC = 60
@@ -29,7 +31,8 @@ def decode(
         config: config.yaml of the training.
         model_file: Weights, for instance valid.cer_ctc.ave.pth.
         dump: The set.
-        inference: `decoder: greedy`, or arguments of ESPnet's Speech2Text (beam_size, ctc_weight, ...).
+        inference: `decoder: greedy`, or arguments of ESPnet's Speech2Text (beam_size, ctc_weight, ...). A model with
+            one head is searched by that head, whatever ctc_weight says.
         device: "cpu" or "cuda".
         part: (k, n): take utterances k, k + n, ... in the order of their length.
 
@@ -37,7 +40,8 @@ def decode(
         (utterance id, text).
 
     Raises:
-        ValueError: The model file lacks parameters of the configuration; ESPnet would go on silently.
+        ValueError: The model file lacks parameters of the configuration, and ESPnet would go on silently; or greedy
+            decoding of a model without CTC.
     """
     lengths = {key: int(n) for key, n in read_scp(dump.lengths).items()}
     ids = sorted(lengths, key=lambda key: (lengths[key], key))[part[0] :: part[1]]
@@ -46,10 +50,23 @@ def decode(
     if options.pop("decoder", "beam") == "greedy":
         yield from _greedy(config, model_file, ids, lengths, entries, dump.type, device)
         return
+    options["ctc_weight"] = _ctc_weight(config, options)
     speech2text = Speech2Text(asr_train_config=str(config), asr_model_file=str(model_file), device=device, **options)
     _check_loaded(speech2text.asr_model, model_file)
     for key in ids:
         yield key, speech2text(_load(entries[key], dump.type))[0][0]
+
+
+def _ctc_weight(config: Path, options: Mapping[str, Any]) -> float:
+    """Share of CTC in the joint score.
+
+    With a weight on a head that it lacks, ESPnet's search would keep the hypotheses to look at by a score of 0 for all.
+    """
+    wanted, trained = options.get("ctc_weight", 0.5), read_yaml(config)["model_conf"].get("ctc_weight", 0.5)
+    if trained in (0.0, 1.0) and wanted != trained:
+        logging.warning(f"ctc_weight {wanted}: {config} has one head only, so {trained} is used")
+        return trained
+    return wanted
 
 
 @torch.no_grad()
@@ -64,6 +81,8 @@ def _greedy(
 ) -> Iterator[tuple[str, str]]:
     model, args = asr.ASRTask.build_model_from_file(str(config), str(model_file), device)
     _check_loaded(model, model_file)
+    if model.ctc is None:
+        raise ValueError(f"{config}: model_conf ctc_weight is 0, so there is no CTC to decode with: use decode_beam")
     model.eval()
     tokenizer = build_tokenizer(args.token_type, bpemodel=args.bpemodel)
     per_batch = BATCH_SEC * (16000 if data_type == "sound" else 100)

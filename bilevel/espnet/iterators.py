@@ -41,7 +41,7 @@ class BatchStream:
         for k in range(start, start + count):
             n_pass, index = divmod(k, n)
             if n_pass not in orders:
-                orders[n_pass] = np.random.RandomState((self.seed + n_pass) % 2**32).permutation(n)
+                orders[n_pass] = np.random.RandomState([self.seed, n_pass]).permutation(n)
             chosen.append((n_pass, self.batches[orders[n_pass][index]]))
         return chosen
 

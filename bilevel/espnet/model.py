@@ -90,9 +90,7 @@ class BilevelASRModel(ESPnetASRModel):
         if not self.loss_per_token:
             return loss, stats, n_utterances
         factor = (n_utterances / n_tokens).to(loss)
-        for name in ("loss", "loss_ctc", "loss_att"):
-            if stats.get(name) is not None:
-                stats[name] = stats[name] * factor
+        stats |= {k: v * factor for k, v in stats.items() if k.startswith("loss") and v is not None}
         return loss * factor, stats, n_tokens.to(n_utterances)
 
     def _calc_ctc_loss(self, states: Tensor, state_lens: Tensor, text: Tensor, text_lens: Tensor):

@@ -16,10 +16,11 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import int_or_none, str_or_none
 
+from bilevel.espnet.checkpoint import recover_checkpoint
 from bilevel.espnet.encoder import LayerNormConformerEncoder
 from bilevel.espnet.iterators import TwoStreamIterFactory
 from bilevel.espnet.model import BilevelASRModel
-from bilevel.espnet.trainer import BilevelTrainer, build_plan, recover_checkpoint
+from bilevel.espnet.trainer import BilevelTrainer, build_plan
 
 # ESPnet builds models from its module's registries, so ours are entered there; inference needs them too.
 asr.model_choices.classes["bilevel"] = BilevelASRModel

@@ -4,8 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import logging
-import os
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from espnet2.train.trainer import Trainer, TrainerOptions, autocast_args
 from espnet2.utils.build_dataclass import build_dataclass
 from torch import Tensor
 
+from bilevel.espnet.checkpoint import set_aside
 from bilevel.optim.penalty import Solver
 from bilevel.optim.schedule import Penalty, Plan, StageRate
 
@@ -213,12 +212,10 @@ class BilevelTrainer(Trainer):
 
     @classmethod
     def validate_one_epoch(cls, model: torch.nn.Module, reporter: SubReporter, options: Any, **kwargs: Any) -> None:
-        """Validate on the upper level, then put the last checkpoint aside, because ESPnet overwrites it in place."""
+        """Validate on the upper level, then put the last checkpoint aside."""
         super().validate_one_epoch(model=model, reporter=reporter, options=options, **kwargs)
-        checkpoint = Path(options.output_dir) / "checkpoint.pth"
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        if rank == 0 and checkpoint.exists():
-            os.replace(checkpoint, checkpoint.with_name("checkpoint.prev.pth"))
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            set_aside(Path(options.output_dir))
 
 
 @contextlib.contextmanager
@@ -232,29 +229,3 @@ def _scaled_rate(optimizer: torch.optim.Optimizer, factor: float):
     finally:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-
-
-def recover_checkpoint(output_dir: Path) -> None:
-    """Before a resume: fall back to the previous checkpoint when the last one was cut off while it was written.
-
-    One process of a training does so while the others wait.
-    """
-    distributed = torch.distributed.is_initialized()
-    if not distributed or torch.distributed.get_rank() == 0:
-        _recover(output_dir)
-    if distributed:
-        torch.distributed.barrier()
-
-
-def _recover(output_dir: Path) -> None:
-    last, previous = output_dir / "checkpoint.pth", output_dir / "checkpoint.prev.pth"
-    if last.exists():
-        try:
-            torch.load(last, map_location="cpu", weights_only=True)
-            return
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            logging.warning(f"{last} is damaged ({type(error).__name__}); falling back to {previous.name}")
-            last.unlink()
-    if previous.exists():
-        logging.warning(f"{last} is missing: resuming from {previous.name}, one epoch earlier")
-        os.replace(previous, last)

@@ -5,14 +5,16 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from asr_kit import CONFIG
 
 from bilevel.espnet import commands
+from bilevel.espnet.checkpoint import intact, recover_checkpoint
 from bilevel.espnet.task import BilevelASRTask
-from bilevel.espnet.trainer import BilevelTrainer, recover_checkpoint
+from bilevel.espnet.trainer import BilevelTrainer
 
 DROPOUT = {f"{name}dropout_rate": 0.2 for name in ("", "positional_", "attention_")}
 SPECAUG = {"specaug": "specaug", "specaug_conf": {"apply_time_warp": False, "apply_time_mask": False}}
@@ -134,6 +136,37 @@ def test_any_torn_checkpoint_is_recognised(straight, tmp_path, n_bytes):
     (tmp_path / "checkpoint.pth").write_bytes(data[:n_bytes])
     recover_checkpoint(tmp_path)
     assert (tmp_path / "checkpoint.pth").read_bytes() == data
+
+
+def test_a_flipped_bit_is_recognised(straight, tmp_path):
+    data = (straight / "checkpoint.pth").read_bytes()
+    whole = torch.load(straight / "checkpoint.pth", map_location="cpu", weights_only=True)
+    file, random, n_found = tmp_path / "flipped.pth", np.random.default_rng(0), 0
+    for place in random.integers(0, len(data), 40):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << int(random.integers(8))
+        file.write_bytes(flipped)
+        if intact(file):  # padding and time stamps: nothing that is loaded
+            assert difference(torch.load(file, map_location="cpu", weights_only=True), whole) == 0.0
+        n_found += not intact(file)
+    assert n_found > 20
+
+
+def test_two_damaged_checkpoints_are_refused(tmp_path):
+    for name in ("checkpoint.pth", "checkpoint.prev.pth"):
+        (tmp_path / name).write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"checkpoint.prev.pth: damaged.*delete it to train from the start"):
+        recover_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("left", [None, b"", b"torn"])
+def test_a_model_file_that_was_not_finished_is_written_again(straight, tmp_path, left):
+    shutil.copy(straight / "checkpoint.pth", tmp_path)
+    if left is not None:
+        (tmp_path / "4epoch.pth").write_bytes(left)
+    recover_checkpoint(tmp_path)
+    states = [torch.load(folder / "4epoch.pth", weights_only=True) for folder in (tmp_path, straight)]
+    assert difference(*map(dict, states)) == 0.0
 
 
 def test_a_good_checkpoint_and_an_empty_folder_are_left_alone(straight, tmp_path):

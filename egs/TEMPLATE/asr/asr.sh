@@ -41,7 +41,7 @@ asr_config=                     # what differs from train_asr.yaml: files of you
 inference_config=decode_greedy  # yaml of the recipe or of the template
 inference_model=valid.cer_ctc.ave.pth
 train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
-asr_tag=                        # name of the experiment; by default made from method, config, tokens and seed
+asr_tag=                        # name of the experiment; by default method, configs, tokens, share, train_args and seed
 dumpdir=dump                    # formatted data
 expdir=exp                      # models and results
 
@@ -66,12 +66,17 @@ find_config() {
 }
 inference_config=$(find_config "${inference_config%.yaml}.yaml")
 configs=(--config "${template}/conf/train_asr.yaml")
-config=train_asr
+config=
 for name in ${asr_config}; do
     file=$(find_config "${name%.yaml}.yaml")
     configs+=(--config "${file}")
-    config=$(basename "${file}" .yaml)
+    config+=_$(basename "${file}" .yaml)
 done
+if [ -n "${labelled_share}" ] && [ -z "${pool_set}" ]; then
+    echo "error: --labelled_share divides --pool_set; name that set too, such as --pool_set train" >&2
+    exit 2
+fi
+echo "cd $(printf %q "${recipe}")  # every command below runs here"
 cd "${recipe}"
 export PYTHONPATH=${root}${PYTHONPATH:+:${PYTHONPATH}}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -128,7 +133,9 @@ if begins 5 "token list"; then
     run tokens --text "${dump}/${labelled}/text" --out_dir "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}"
 fi
 
-tag=${asr_tag:-asr_${method}_${config}_${feats_type}_$(basename "${tokens}")_seed${seed}}
+changed=${labelled_share:+_share${labelled_share}}
+if [ -n "${train_args}" ]; then changed+=_$(cksum <<<"${train_args}" | cut -d' ' -f1); fi
+tag=${asr_tag:-asr_${method}${config:-_train_asr}_${feats_type}_$(basename "${tokens}")${changed}_seed${seed}}
 exp=${expdir}/${tag}
 mapfile -t sources < <(given --unlabelled_dir "${unlabelled_set:+${dump}/${unlabelled_set}}")
 for override in "${overrides[@]}"; do sources+=(--set "${override}"); done
