@@ -23,12 +23,15 @@ def add_data_options(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, action="append", required=True, help="yaml; later ones win")
     parser.add_argument("--method", required=True, help="yaml of this name in --method_dir, merged on top")
     parser.add_argument("--method_dir", type=Path, required=True)
+    parser.add_argument("--fs", type=int, default=16000, help="sampling rate in Hz; the front-end follows it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as optim_conf.lr=0.001")
 
 
 def merge_config(args: argparse.Namespace) -> dict[str, Any]:
-    """Configuration, method and overrides as one mapping."""
-    return training_config([*args.config, method_file(args.method, args.method_dir)], args.set)
+    """Configuration, method and overrides as one mapping; at other rates than 16 kHz the windows stay 25 and 10 ms."""
+    rate = {"fs": args.fs, "n_fft": 512 * args.fs // 16000, "win_length": args.fs // 40, "hop_length": args.fs // 100}
+    front_end = [f"frontend_conf.{key}={value}" for key, value in rate.items()] if args.fs != 16000 else []
+    return training_config([*args.config, method_file(args.method, args.method_dir)], front_end + args.set)
 
 
 def write_config(merged: dict[str, Any], path: Path) -> Path:

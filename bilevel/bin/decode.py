@@ -10,6 +10,8 @@ from bilevel.bin._cli import Parser, progress, run
 from bilevel.data.files import Stamp, write_lines
 from bilevel.data.tables import read_scp
 
+N_PARTS = 10  # of a set, for progress and for processes to share; a model is loaded in a moment, ESPnet is not
+
 
 def _part(arguments: tuple) -> list[tuple[str, str]]:
     """One process's share of the utterances."""
@@ -46,8 +48,8 @@ def main(argv: Sequence[str] | None) -> None:
             stamp = Stamp(out_dir / ".done" / "decode.json", [model_file.resolve(), folder], inference)
             if stamp.fresh():
                 continue
-            jobs = [(config, model_file, folder, inference, device, (k, nj)) for k in range(nj)]
-            rows = progress(pool.map(_part, jobs), nj, f"decode {folder.name}")
+            jobs = [(config, model_file, folder, inference, device, (k, N_PARTS)) for k in range(N_PARTS)]
+            rows = progress(pool.map(_part, jobs), N_PARTS, f"decode {folder.name}")
             texts = dict(itertools.chain.from_iterable(rows))
             write_lines(out_dir / "text", [f"{key} {texts[key]}".rstrip() for key in sorted(texts)])
             print(f"{out_dir}/text: {len(texts)} of {len(read_scp(folder / 'utt2dur'))} utterances", flush=True)

@@ -4,10 +4,10 @@ import argparse
 import json
 import logging
 import resource
-import time
 from pathlib import Path
 from typing import Any
 
+import humanfriendly
 import torch
 
 from bilevel.data.files import write_lines, write_text
@@ -62,9 +62,8 @@ def train(config: Path, args: argparse.Namespace, out_dir: Path, stats_dir: Path
     if read_yaml(config).get("normalize") == "global_mvn":
         options += ["--normalize_conf", f"stats_file={stats_dir}/train/feats_stats.npz"]
     check_ctc_fit(options, train_set, stats_dir / "train" / "speech_shape", stats_dir / "ctc_too_long.txt")
-    start_sec = time.perf_counter()
     BilevelASRTask.main(cmd=options)
-    _record(out_dir, time.perf_counter() - start_sec, train_set.type)
+    _record(out_dir)
 
 
 _CURVES = {
@@ -76,36 +75,47 @@ _CURVES = {
 }
 
 
-def _record(out_dir: Path, wall_sec: float, data_type: str) -> None:
-    """train.jsonl (curves by epoch) and cost.json (size and cost), from what ESPnet's reporter saved."""
+def _record(out_dir: Path) -> None:
+    """train.jsonl (curves by epoch) and cost.json (size and cost), from what ESPnet's reporter saved.
+
+    The reporter goes through every resume, so its figures count all sessions; CPU time counts those that ended.
+    """
+    from espnet2.train.reporter import Reporter
+
     from bilevel.espnet.task import BilevelASRTask, count_params
 
-    model, _ = BilevelASRTask.build_model_from_file(out_dir / "config.yaml", None, "cpu")
-    reporter = torch.load(out_dir / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"]
+    model, args = BilevelASRTask.build_model_from_file(out_dir / "config.yaml", None, "cpu")
+    reporter = Reporter()
+    reporter.load_state_dict(torch.load(out_dir / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"])
     rows: list[dict[str, Any]] = []
-    n_before, passes, samples, n_updates = 0, 0.0, 0.0, 0.0
-    for epoch, stats in sorted(reporter["stats"].items()):
+    cost: dict[str, float] = dict.fromkeys(("updates", "passes", "audio_hours", "cpu_sec", "wall_sec"), 0.0)
+    n_before = 0
+    for epoch, stats in sorted(reporter.stats.items()):
         n_steps = stats["train"]["total_count"] - n_before
         n_before = stats["train"]["total_count"]
-        row: dict[str, Any] = {"epoch": epoch, "update": n_before}
+        row: dict[str, Any] = {"epoch": epoch, "update": n_before // args.accum_grad}
         for split, names in _CURVES.items():
             row |= {new: stats[split][old] for old, new in names.items() if old in stats.get(split, {})}
         rows.append(row)
-        passes += stats["train"]["passes"] * n_steps
-        samples += stats["train"]["n_input"] * n_steps
-        n_updates += (1 - stats["train"]["skipped"]) * n_steps
+        cost["updates"] += (1 - stats["train"]["skipped"]) * (n_steps // args.accum_grad)
+        cost["passes"] += stats["train"]["passes"] * n_steps
+        cost["audio_hours"] += stats["train"]["n_input"] * n_steps / _input_per_sec(args) / 3600
+        cost["wall_sec"] += sum(stats[split]["time"].total_seconds() for split in ("train", "valid"))
     write_lines(out_dir / "train.jsonl", [json.dumps(row) for row in rows])
-    per_sec = 16000 if data_type == "sound" else 100
     cost_file = out_dir / "cost.json"
-    earlier = json.loads(cost_file.read_text()) if cost_file.exists() else {"cpu_sec": 0.0, "wall_sec": 0.0}
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    cost = {
-        "params": count_params(model),
-        "updates": round(n_updates),
-        "passes": round(passes),
-        "audio_hours": samples / per_sec / 3600,
-        "cpu_sec": earlier["cpu_sec"] + usage.ru_utime + usage.ru_stime,
-        "wall_sec": earlier["wall_sec"] + wall_sec,
-        "peak_mem_mb": usage.ru_maxrss / 1024,
-    }
+    if cost_file.exists():
+        cost["cpu_sec"] = json.loads(cost_file.read_text())["cpu_sec"]
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):  # children: loader workers, other GPUs' processes
+        usage = resource.getrusage(who)
+        cost["cpu_sec"] += usage.ru_utime + usage.ru_stime
+    gpu_bytes = torch.cuda.max_memory_allocated() if args.ngpu else 0
+    cost["peak_mem_mb"] = gpu_bytes / 2**20 or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    cost |= {"params": count_params(model), "updates": round(cost["updates"]), "passes": round(cost["passes"])}
     write_text(cost_file, json.dumps(cost, indent=1) + "\n")
+
+
+def _input_per_sec(args: argparse.Namespace) -> float:
+    """Samples, or frames of 10 ms, in a second of input."""
+    if args.input_size is not None:
+        return 100.0
+    return humanfriendly.parse_size(str(args.frontend_conf.get("fs", "16k")))

@@ -140,7 +140,7 @@ exp=${expdir}/${tag}
 mapfile -t sources < <(given --unlabelled_dir "${unlabelled_set:+${dump}/${unlabelled_set}}")
 for override in "${overrides[@]}"; do sources+=(--set "${override}"); done
 common=(--train_dir "${dump}/${labelled}" --valid_dir "${dump}/${valid_set}" --token_list "${tokens}/tokens.txt"
-    --token_type "${token_type}" "${bpemodel[@]}" --stats_dir "${expdir}/asr_stats_${feats_type}_$(basename "${tokens}")"
+    --token_type "${token_type}" "${bpemodel[@]}" --fs "${fs}" --stats_dir "${expdir}/asr_stats_${feats_type}_$(basename "${tokens}")"
     "${configs[@]}" "${sources[@]}" --method "${method}"
     --method_dir "${template}/conf/method")
 if begins 10 "statistics"; then run stats "${common[@]}"; fi
