@@ -66,12 +66,14 @@ def train(config: Path, args: argparse.Namespace, out_dir: Path, stats_dir: Path
     _record(out_dir)
 
 
-_CURVES = {
-    "train": {"loss": "train_upper_loss", "ssl_loss": "train_lower_loss", "gamma": "gamma", "optim0_lr0": "lr"}
-    | {name: name for name in ("grad_norm_upper", "grad_norm_lower", "grad_norm", "clip", "skipped", "passes")}
-    | {"ssl_acc": "ssl_acc", "ssl_code_perplexity": "ssl_code_perplexity"},
-    "valid": {"loss": "valid_upper_loss", "ssl_loss": "valid_lower_loss", "cer": "valid_cer", "acc": "valid_acc"}
+_SAME = ("gamma", "grad_norm_upper", "grad_norm_lower", "grad_norm", "clip", "skipped", "passes")
+_TRAIN_CURVES = {"loss": "train_upper_loss", "ssl_loss": "train_lower_loss", "optim0_lr0": "lr"} | {
+    name: name for name in (*_SAME, "ssl_acc", "ssl_code_perplexity")
+}
+_VALID_CURVES = {
+    "loss": {"loss": "valid_upper_loss", "cer": "valid_cer", "acc": "valid_acc"}
     | {"cer_ctc": "valid_cer_ctc", "wer_ctc": "valid_wer_ctc"},
+    "ssl_loss": {"ssl_loss": "valid_lower_loss"},
 }
 
 
@@ -89,13 +91,16 @@ def _record(out_dir: Path) -> None:
     reporter.load_state_dict(torch.load(out_dir / "checkpoint.pth", map_location="cpu", weights_only=True)["reporter"])
     rows: list[dict[str, Any]] = []
     cost: dict[str, float] = dict.fromkeys(("updates", "passes", "audio_hours", "cpu_sec", "wall_sec"), 0.0)
-    n_before = 0
+    n_before, trained = 0, set()
     for epoch, stats in sorted(reporter.stats.items()):
         n_steps = stats["train"]["total_count"] - n_before
         n_before = stats["train"]["total_count"]
         row: dict[str, Any] = {"epoch": epoch, "update": n_before // args.accum_grad}
-        for split, names in _CURVES.items():
-            row |= {new: stats[split][old] for old, new in names.items() if old in stats.get(split, {})}
+        row |= {new: stats["train"][old] for old, new in _TRAIN_CURVES.items() if old in stats["train"]}
+        # A level's validation says nothing before its head is trained; after that, also while the level rests.
+        trained |= {level for level in _VALID_CURVES if level in stats["train"]}
+        for level in trained:
+            row |= {new: stats["valid"][old] for old, new in _VALID_CURVES[level].items() if old in stats["valid"]}
         rows.append(row)
         cost["updates"] += (1 - stats["train"]["skipped"]) * (n_steps // args.accum_grad)
         cost["passes"] += stats["train"]["passes"] * n_steps

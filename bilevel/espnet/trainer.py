@@ -143,7 +143,8 @@ class BilevelTrainer(Trainer):
             for stats, weight in levels.stats:
                 reporter.register(stats, weight)
             n_input = float(sum(level["speech_lengths"].sum() for level in batch.values()))
-            reporter.register({"gamma": report["gamma"], "passes": report["passes"], "n_input": n_input})
+            gamma = {"gamma": report["gamma"]} if len(batch) == 2 else {}  # its mean is over joint steps
+            reporter.register({"passes": report["passes"], "n_input": n_input} | gamma)
             if i % options.accum_grad == 0:
                 rate = stage_rate.factor(plan.stage(step), progress)
                 stepped = cls._update(model, optimizers, schedulers, scaler, options, rate, report, reporter)
