@@ -73,13 +73,16 @@ def test_labelled_set_begins_the_pool_and_hears_all_training_voices():
 
 
 def test_dev_and_test_stay_when_training_sizes_change():
-    larger, default = by_split(mini.plan(mini.Sizes(n_labelled=500, n_unlabelled=2500))), by_split(mini.plan())
+    larger, default = (
+        by_split(mini.plan(mini.Sizes(n_labelled=mini.N_LABELLED + 100, n_unlabelled=mini.N_UNLABELLED + 500))),
+        by_split(mini.plan()),
+    )
     assert larger["test"] == default["test"]
     assert larger["dev"] == default["dev"]
     assert larger["train_lab"][: mini.N_LABELLED] == default["train_lab"]
 
 
-@pytest.mark.parametrize("wrong", [{"n_labelled": 2001}, {"n_dev": 0}, {"n_voices": 16}])
+@pytest.mark.parametrize("wrong", [{"n_labelled": mini.N_UNLABELLED + 1}, {"n_dev": 0}, {"n_voices": 16}])
 def test_impossible_sizes_are_refused(wrong: dict[str, int]):
     with pytest.raises(ValueError, match="n_labelled <= n_unlabelled"):
         mini.Sizes(**wrong)
