@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -143,7 +144,7 @@ class BilevelTrainer(Trainer):
             for stats, weight in levels.stats:
                 reporter.register(stats, weight)
             n_input = float(sum(level["speech_lengths"].sum() for level in batch.values()))
-            gamma = {"gamma": report["gamma"]} if len(batch) == 2 else {}  # its mean is over joint steps
+            gamma = {"gamma": solver.gamma} if len(batch) == 2 else {}  # its mean is over joint steps
             reporter.register({"passes": report["passes"], "n_input": n_input} | gamma)
             if i % options.accum_grad == 0:
                 rate = stage_rate.factor(plan.stage(step), progress)
@@ -185,9 +186,8 @@ class BilevelTrainer(Trainer):
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        norms = {
-            k: report[k] * options.accum_grad / scale for k in ("grad_norm_upper", "grad_norm_lower") if k in report
-        }
+        norms = {k: report[k] * options.accum_grad / scale for k in ("grad_norm_upper", "grad_norm_lower")}
+        norms = {k: norm for k, norm in norms.items() if not math.isnan(norm)}  # nan: this step left that level out
         grad_norm = torch.nn.utils.get_total_norm(
             [p.grad for p in model.parameters() if p.grad is not None], options.grad_clip_type
         )

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from bilevel.optim.problem import Problem
+from bilevel.optim.solver import BilevelSolver, report
 
 
-class Solver:
+class Solver(BilevelSolver):
     r"""Gradient of the penalised problem when both levels share their backbone.
 
     With theta shared, phi only in f (upper) and eta only in g (lower),
@@ -39,8 +40,7 @@ class Solver:
         The published update has G_eta = gamma grad g; the default follows the released code instead (see above).
     """
 
-    second_order = False
-    accepts_constraints = False
+    shares_variables = True
 
     def __init__(self, gamma: float = 1.0, scale: float = 1.0, weight_lower_head: str = "one") -> None:
         if weight_lower_head not in ("one", "gamma"):
@@ -65,8 +65,8 @@ class Solver:
             scale_loss: Applied to a loss just before its backward pass (AMP, accumulation); never to what is reported.
 
         Returns:
-            upper_loss, lower_loss, penalty, gamma, grad_norm_upper, grad_norm_lower (norms of the plain gradients of
-            f and of g as `scale_loss` leaves them), passes.
+            Every key of `REPORT`; upper_loss, lower_loss, penalty = gamma g, grad_norm_upper, grad_norm_lower (norms of
+            the plain gradients of f and of g as `scale_loss` leaves them) and passes of the levels that were given.
 
         Raises:
             ValueError: Both batches are None.
@@ -75,19 +75,19 @@ class Solver:
             raise ValueError("a step needs an upper batch, a lower batch or both; found neither")
         joint = upper_batch is not None and lower_batch is not None
         gamma, scale = (self.gamma, self.scale) if joint else (1.0, 1.0)
-        report: dict[str, float | Tensor] = {"gamma": gamma if joint else 0.0, "passes": 0}
+        found: dict[str, float | Tensor] = {"passes": 0}
         if upper_batch is not None:
             weights = dict.fromkeys(problem.upper_params(), scale)
             loss, grad_norm = _weighted_backward(problem.upper(upper_batch), weights, scale_loss)
-            report |= {"upper_loss": loss, "grad_norm_upper": grad_norm, "passes": 1}
+            found |= {"upper_loss": loss, "grad_norm_upper": grad_norm, "passes": 1}
         if lower_batch is not None:
             head_weight = gamma if self.weight_lower_head == "gamma" else 1.0
             shared = set(problem.upper_params())
             weights = {p: scale * (gamma if p in shared else head_weight) for p in problem.lower_params()}
             loss, grad_norm = _weighted_backward(problem.lower(lower_batch), weights, scale_loss)
-            report |= {"lower_loss": loss, "grad_norm_lower": grad_norm, "passes": report["passes"] + 1}
-            report["penalty"] = gamma * loss
-        return {name: float(value) for name, value in report.items()}
+            found |= {"lower_loss": loss, "grad_norm_lower": grad_norm, "passes": found["passes"] + 1}
+            found["penalty"] = gamma * loss
+        return report(**found)
 
 
 def _weighted_backward(
