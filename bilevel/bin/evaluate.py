@@ -1,11 +1,11 @@
 """`bilevel evaluate` (stage 13): score all decoded sets of one training and write its result.json."""
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
+from bilevel.data.commit import commit
 from bilevel.data.files import Stamp, write_lines, write_text
 from bilevel.data.normalise import normalise
 from bilevel.data.tables import read_optional, read_scp
@@ -43,15 +43,6 @@ def main(argv: Sequence[str] | None) -> None:
     result = facts | {"params": cost.pop("params"), "results": results, "cost": cost, "commit": commit()}
     write_text(args.exp_dir / "result.json", json.dumps(result, indent=1) + "\n")
     stamp.write()
-
-
-def commit() -> str:
-    """The commit of this checkout, marked when files differ from it; "unknown" outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 if __name__ == "__main__":

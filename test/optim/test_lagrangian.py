@@ -20,7 +20,7 @@ def test_contract_without_constraints():
 def test_both_saddles_reach_the_closed_form_of_the_kkt_conditions(slack, accelerated):
     problem, gamma = Quadratic(slack=slack, constrained=True), 3.0
     # Momentum on the dual wants the primal nearly solved; without it one primal step is enough (affine constraints).
-    options = ACCURATE | ({"n_primal": 40, "n_iter": 200} if accelerated else {})
+    options = ACCURATE | ({"n_primal": 5, "n_iter": 400} if accelerated else {})
     solver = Solver(gamma, accelerated=accelerated, **options)
     report = step(solver, problem)
     atol = 1e-5 if accelerated else 1e-8  # momentum's error falls like 1 / t^2, plain steps' geometrically
