@@ -6,6 +6,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from bilevel.report.problems import problem_tables
 from bilevel.report.runs import Run
 from bilevel.report.summary import Summary
 from bilevel.report.tables import Cell, Table, cost_table, methods_table, significance_table
@@ -28,7 +29,8 @@ def results_md(runs: Sequence[Run], summaries: Sequence[Summary], made_by: str |
     parts = ["<!-- made by bilevel report -->", "# RESULTS", "## Environments"]
     facts = [*environment(runs), *([("command", made_by)] if made_by else [])]
     parts.append("\n".join(f"- {name}: `{value}`" for name, value in facts))
-    tables = (("Methods", methods_table(summaries)), ("Significance", significance_table(summaries)))
+    tables = [("Methods", methods_table(summaries)), ("Significance", significance_table(summaries))]
+    tables += problem_tables([run for run in runs if not run.is_recognition])
     for title, table in (*tables, ("Cost", cost_table(runs))):
         if table.rows:
             parts += [f"## {title}", _markdown(table), table.note]

@@ -8,6 +8,7 @@ from importlib import resources
 
 from bilevel.report.markdown import environment
 from bilevel.report.plots import Plot, curve_plots, interval_plots
+from bilevel.report.problems import problem_tables, trace_plots
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
 from bilevel.report.tables import Table, cost_table, methods_table, significance_table
@@ -32,9 +33,10 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], title: str) -> str:
         (
             "methods",
             "Results",
-            _table(methods_table(summaries)) + _figures(interval_plots(summaries, methods_of(runs))),
+            _table(methods_table(summaries)) + _intervals(runs, summaries),
         ),
         ("significance", "Significance", _table(significance_table(summaries))),
+        ("problems", "Problems", _problems([run for run in runs if not run.is_recognition])),
         ("curves", "Training curves", _curves(runs)),
         ("worst", "Worst utterances", _worst(summaries)),
         ("cost", "Cost", _table(cost_table(runs))),
@@ -83,6 +85,13 @@ def _intervals(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
     note = "Diamonds are means, bars 95 % intervals, circles single runs. The axes do not start at 0."
     figures = _figures(interval_plots(summaries, methods_of(runs)))
     return f'{figures}<p class="note">{note}</p>' if figures else ""
+
+
+def _problems(runs: Sequence[Run]) -> str:
+    parts = [f"<h3>{escape(corpus)}</h3>{_table(table)}" for corpus, table in problem_tables(runs)]
+    note = "Lines are means over seeds, against mean seconds; bands reach from the least to the greatest seed."
+    figures = _figures(trace_plots(runs))
+    return "".join(parts) + (f'{figures}<p class="note">{note}</p>' if figures else "")
 
 
 def _curves(runs: Sequence[Run]) -> str:

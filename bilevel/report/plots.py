@@ -116,15 +116,13 @@ def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], meth
 
     def draw(axes) -> None:
         for y, s in enumerate(rows):
-            colour = _colour(s.method, methods)
+            tint = colour(s.method, methods)
             if s.low is not None:
-                axes.plot(
-                    [factor * s.low, factor * s.high], [y, y], color=colour, lw=7, alpha=0.3, solid_capstyle="butt"
-                )
+                axes.plot([factor * s.low, factor * s.high], [y, y], color=tint, lw=7, alpha=0.3, solid_capstyle="butt")
             if len(s.values) > 1:
                 runs = [factor * value for value in s.values]
-                axes.plot(runs, [y] * len(runs), "o", ms=5, mfc="white", mec=colour, mew=1.3)
-            axes.plot(factor * s.mean, y, "D", ms=8, color=colour, mec="white", mew=1)
+                axes.plot(runs, [y] * len(runs), "o", ms=5, mfc="white", mec=tint, mew=1.3)
+            axes.plot(factor * s.mean, y, "D", ms=8, color=tint, mec="white", mew=1)
             top = max(factor * s.mean if s.high is None else factor * s.high, *(factor * v for v in s.values))
             axes.annotate(f"{factor * s.mean:.1f}", (top, y), (8, 0), textcoords="offset points", va="center")
         axes.set_yticks(range(len(rows)), [s.method for s in rows])
@@ -135,7 +133,7 @@ def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], meth
         axes.set_xlabel(f"{metric.upper()} %" if factor == 100 else metric)
 
     alt = "; ".join(f"{s.method} {factor * s.mean:.2f}" for s in rows)
-    return Plot(title, f"{metric.upper()} on {title}: {alt}", _draw(draw, (5.8, 1.1 + 0.42 * len(rows)), title))
+    return Plot(title, f"{metric.upper()} on {title}: {alt}", draw_svg(draw, (5.8, 1.1 + 0.42 * len(rows)), title))
 
 
 def _curve_plot(corpus: str, panel: _Panel, runs: Sequence[Run], methods: Sequence[str]) -> Plot:
@@ -149,12 +147,12 @@ def _curve_plot(corpus: str, panel: _Panel, runs: Sequence[Run], methods: Sequen
                 epochs, low, mean, high = _band([_points(run, key) for run in runs if run.method == method])
                 if not epochs:
                     continue
-                colour = _colour(method, methods)
+                tint = colour(method, methods)
                 low, mean, high = ([panel.factor * value for value in row] for row in (low, mean, high))
                 if style == "-":
-                    axes.fill_between(epochs, low, high, color=colour, alpha=0.14, lw=0)
+                    axes.fill_between(epochs, low, high, color=tint, alpha=0.14, lw=0)
                 mark = "o" if len(epochs) == 1 else None
-                axes.plot(epochs, mean, style, color=colour, lw=1.8, label=label, marker=mark)
+                axes.plot(epochs, mean, style, color=tint, lw=1.8, label=label, marker=mark)
                 label = None
         if panel.log:
             axes.set_yscale("log")
@@ -166,7 +164,7 @@ def _curve_plot(corpus: str, panel: _Panel, runs: Sequence[Run], methods: Sequen
         axes.figure.legend(loc="outside lower center", ncols=min(4, len(methods)), frameon=False, fontsize=9)
 
     title = f"{panel.title} \u00b7 {corpus}"
-    return Plot(title, f"{title} per epoch for {', '.join(methods)}", _draw(draw, (5.8, 3.7), title))
+    return Plot(title, f"{title} per epoch for {', '.join(methods)}", draw_svg(draw, (5.8, 3.7), title))
 
 
 def _points(run: Run, key: str) -> dict[int, float]:
@@ -182,11 +180,12 @@ def _band(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], list[float]
     return epochs, [min(c) for c in columns], [sum(c) / len(c) for c in columns], [max(c) for c in columns]
 
 
-def _colour(method: str, methods: Sequence[str]) -> str:
+def colour(method: str, methods: Sequence[str]) -> str:
+    """Colour of a method, the same in every plot of a report."""
     return _COLOURS[list(methods).index(method) % len(_COLOURS)]
 
 
-def _draw(draw: Callable, size: tuple[float, float], title: str) -> str:
+def draw_svg(draw: Callable, size: tuple[float, float], title: str) -> str:
     """SVG of one pair of axes that `draw` fills; the same input gives the same text."""
     import matplotlib as mpl
     from matplotlib.figure import Figure

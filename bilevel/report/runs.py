@@ -10,6 +10,8 @@ from bilevel.scoring.result import Score
 
 # Baselines first; the first one present is what the others are compared with. Other methods follow by name.
 METHODS = ("supervised", "pretrain_finetune", "weighted_sum", "bljust")
+# Metrics that are fractions, shown as per cent; less is better.
+RATES = ("wer", "cer")
 _KEYS = ("method", "corpus", "seed", "params", "results", "cost", "config_sha256", "commit")
 _RESULT_KEYS = ("set", "metric", "value", "low", "high", "n_utts", "signature")
 
@@ -76,6 +78,16 @@ class Run:
     commit: str
     epochs: tuple[Mapping[str, object], ...]
 
+    @cached_property
+    def trace(self) -> tuple[Mapping[str, object], ...]:
+        """Rows of trace.jsonl: what a problem outside speech recognition logs as it descends."""
+        return _read_rows(self.path / "trace.jsonl")
+
+    @property
+    def is_recognition(self) -> bool:
+        """Whether its results are error rates."""
+        return all(d.metric in RATES for d in self.decodings)
+
 
 def read_runs(exp_dir: Path) -> list[Run]:
     """All runs below a folder, baselines first, then by method, seed and tag.
@@ -115,7 +127,7 @@ def _read_run(file: Path, exp_dir: Path) -> Run:
         decodings=tuple(_decoding(entry, record["corpus"], folder) for entry in record["results"]),
         cost={key: value for key, value in record["cost"].items() if value is not None},
         commit=record["commit"],
-        epochs=_read_epochs(folder / "train.jsonl"),
+        epochs=_read_rows(folder / "train.jsonl"),
     )
 
 
@@ -133,8 +145,8 @@ def _decoding(entry: Mapping, corpus: str, folder: Path) -> Decoding:
     return Decoding(**fields, corpus=corpus, decode=place.parent.name if place else "", folder=place)
 
 
-def _read_epochs(file: Path) -> tuple[Mapping[str, object], ...]:
-    """Rows of train.jsonl; a half-written last line, left by a killed run, is passed over."""
+def _read_rows(file: Path) -> tuple[Mapping[str, object], ...]:
+    """Rows of a .jsonl file; a half-written last line, left by a killed run, is passed over."""
     if not file.exists():
         return ()
     lines = file.read_text(encoding="utf-8").splitlines()

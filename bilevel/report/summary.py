@@ -39,9 +39,9 @@ class Summary:
 
 
 def summarise(runs: Sequence[Run]) -> list[Summary]:
-    """One summary for each set, metric, decoding and method, in report order."""
+    """One summary for each set, metric, decoding and method of speech recognition, in report order."""
     groups: dict[tuple, list[tuple[int, Decoding]]] = {}
-    for run in runs:
+    for run in (run for run in runs if run.is_recognition):
         for d in run.decodings:
             groups.setdefault((d.corpus, d.set, _metric_order(d.metric), d.metric, d.decode, run.method), []).append(
                 (run.seed, d)

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bilevel.report.runs import Run, methods_of
+from bilevel.report.runs import RATES, Run, methods_of
 from bilevel.report.summary import Summary, against_baseline
 
 NONE = "\u2013"
 _MINUS = "\u2212"
-# Metrics that are fractions, shown as per cent; less is better.
-_RATES = ("wer", "cer")
 # Columns that go into the note when all their cells are the same.
 _FOLDED = ("Corpus", "Decoding", "Against", "Seeds")
 
@@ -36,7 +34,7 @@ def methods_table(summaries: Sequence[Summary]) -> Table:
     """Every method on every set: mean, interval, range over seeds."""
     rows = []
     best = {
-        key: min(s.mean for s in summaries if s.key == key) for key in {s.key for s in summaries} if key[2] in _RATES
+        key: min(s.mean for s in summaries if s.key == key) for key in {s.key for s in summaries} if key[2] in RATES
     }
     for s in summaries:
         corpus, name, metric, decode = s.key
@@ -131,7 +129,7 @@ def cost_table(runs: Sequence[Run]) -> Table:
 
 def rate(value: float, metric: str) -> str:
     """Error rates as per cent, other metrics as they are."""
-    return f"{100 * value:.2f}" if metric in _RATES else f"{value:.2f}"
+    return f"{100 * value:.2f}" if metric in RATES else f"{value:.2f}"
 
 
 def _fold(header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str) -> Table:
