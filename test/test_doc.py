@@ -31,3 +31,14 @@ def test_options_exist(page):
     for _, names in keys:
         for name in re.findall(r"`(\w+)`", names):
             assert re.search(rf"^    {name}: ", code, re.MULTILINE), name
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_examples_run_and_are_short(page):
+    for code in blocks(page):
+        assert len(code.splitlines()) <= 20
+        exec(compile(code, str(page), "exec"), {"__name__": "__main__"})

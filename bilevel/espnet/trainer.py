@@ -186,8 +186,8 @@ class BilevelTrainer(Trainer):
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        norms = {k: report[k] * options.accum_grad / scale for k in ("grad_norm_upper", "grad_norm_lower")}
-        norms = {k: norm for k, norm in norms.items() if not math.isnan(norm)}  # nan: this step left that level out
+        # nan: this step left that level out
+        norms = {k: report[k] for k in ("grad_norm_upper", "grad_norm_lower") if not math.isnan(report[k])}
         grad_norm = torch.nn.utils.get_total_norm(
             [p.grad for p in model.parameters() if p.grad is not None], options.grad_clip_type
         )

@@ -1,7 +1,6 @@
 """Products of the second derivatives of a lower loss with vectors, exact or by finite differences of gradients."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bilevel.optim import vector
+from bilevel.optim import rng, vector
 
 HVP = ("exact", "finite_difference", "forward_difference")
 
@@ -124,7 +123,7 @@ def finite_difference(
         precision = max((torch.finfo(p.dtype).eps for p in lower), default=0.0)
         step = 2.0 * precision ** (1 / 3 if central else 1 / 2)
     length = step * (1.0 + float(vector.norm([p.detach() for p in lower]))) ** 0.5
-    start = _random_state(lower)
+    start = rng.state(lower)
     value = loss()
     # Only forward differences need the slope in x, too.
     base = vector.grad(value, lower if central else [*lower, *upper])
@@ -132,7 +131,7 @@ def finite_difference(
 
     def gradient(direction: list[Tensor], h: float, params: Sequence[Parameter]) -> list[Tensor]:
         moved = [p.detach() + h * d for p, d in zip(lower, direction, strict=True)]
-        with vector.at(lower, moved), _replay(start):
+        with vector.at(lower, moved), rng.restored(start):
             return vector.grad(loss(), params)
 
     def differentiate(direction: list[Tensor], params: Sequence[Parameter], base: list[Tensor]) -> list[Tensor]:
@@ -151,20 +150,3 @@ def finite_difference(
         lambda w: differentiate(w, upper, base_upper),
         2 if central else 1,
     )
-
-
-def _random_state(params: Sequence[Parameter]) -> dict[int | None, Tensor]:
-    """State of the CPU's generator (key None) and of those of the GPUs that hold parameters."""
-    gpus = sorted({p.device.index for p in params if p.device.type == "cuda"})
-    return {None: torch.get_rng_state()} | {i: torch.cuda.get_rng_state(i) for i in gpus}
-
-
-@contextmanager
-def _replay(state: dict[int | None, Tensor]) -> Iterator[None]:
-    """Inside, random numbers are those that followed `state`; afterwards the generators go on where they were."""
-    with torch.random.fork_rng(devices=[i for i in state if i is not None]):
-        torch.set_rng_state(state[None])
-        for i, s in state.items():
-            if i is not None:
-                torch.cuda.set_rng_state(s, i)
-        yield

@@ -8,103 +8,8 @@ from torch import Tensor
 
 from bilevel.optim import vector
 from bilevel.optim.problem import ConstrainedProblem
-from bilevel.optim.solver import BilevelSolver, check_keys, clones, refuse_shared, report, require_both
-
-
-class Saddle:
-    r"""One max-min problem, max_{mu >= 0, nu} min_{y in Y} l(y) + <mu, c(x, y)> + <nu, e(x, y)>, and its warm start.
-
-    One iteration (arXiv 2406.10148, Algorithm 2; l is g or f + gamma g):
-
-        accelerated only:  mu_h = mu_t + (t - 1) / (t + 2) (mu_t - mu_{t-1}),   likewise nu; otherwise mu_h = mu_t
-        n_primal times:    y <- Proj_Y(y - eta_y grad_y [l + <mu_h, c> + <nu_h, e>])
-        mu <- max(0, mu_h + eta_mu c(x, y)),   nu <- nu_h + eta_mu e(x, y)
-
-    Only Y and mu >= 0 are projected on, never the coupled set. Iterations end early when both the primal gradient and
-    the change of the multipliers over its step fall below `tolerance`.
-
-    Attributes:
-        y: The primal variable, or None before the first solve.
-        mu: (m,) multipliers of the inequalities.
-        nu: (p,) multipliers of the equations, of free sign.
-    """
-
-    def __init__(self, n_iter: int, n_primal: int, lr_y: float, lr_mu: float, accelerated: bool, tolerance: float):
-        if min(n_iter, n_primal) < 1 or min(lr_y, lr_mu) <= 0:
-            raise ValueError(
-                f"n_iter {n_iter}, n_primal {n_primal}, lr_y {lr_y}, lr_mu {lr_mu}: expected counts >= 1, steps > 0"
-            )
-        self.n_iter, self.n_primal = n_iter, n_primal
-        self.lr_y, self.lr_mu = lr_y, lr_mu
-        self.accelerated, self.tolerance = accelerated, tolerance
-        self.y: list[Tensor] | None = None
-        self.mu: Tensor | None = None
-        self.nu: Tensor | None = None
-
-    def solve(self, problem: ConstrainedProblem, batch: Any, loss: Callable[[], Tensor], n_passes: int) -> "Solved":
-        """Improve y, mu, nu; the problem's own y is as before afterwards.
-
-        Args:
-            problem: Gives y, the constraints and the projection on Y.
-            batch: For the constraints.
-            loss: Value of l at the problem's current parameters.
-            n_passes: Passes that one gradient of l takes.
-        """
-        params = list(problem.lower_params())
-        if self.y is None:
-            self.y = vector.copies(params)
-        with vector.at(params, self.y):
-            if self.mu is None or self.nu is None:
-                inequality, equality = problem.constraints(batch)
-                self.mu, self.nu = torch.zeros_like(inequality.detach()), torch.zeros_like(equality.detach())
-            before = (self.mu, self.nu)
-            n_done, slope = 0, float("inf")
-            for t in range(self.n_iter):
-                momentum = max(t - 1, 0) / (t + 2) if self.accelerated else 0.0
-                mu, nu = (now + momentum * (now - old) for now, old in zip((self.mu, self.nu), before, strict=True))
-                before = (self.mu, self.nu)
-                for _ in range(self.n_primal):
-                    inequality, equality = problem.constraints(batch)
-                    lagrangian = loss() + _inner(mu, inequality) + _inner(nu, equality)
-                    step = vector.grad(lagrangian, params)
-                    n_done += 1
-                    with torch.no_grad():
-                        for p, d in zip(params, step, strict=True):
-                            p.sub_(d, alpha=self.lr_y)
-                    problem.project_lower()
-                with torch.no_grad():
-                    inequality, equality = problem.constraints(batch)
-                    self.mu = (mu + self.lr_mu * inequality).clamp(min=0)
-                    self.nu = nu + self.lr_mu * equality
-                slope = float(vector.norm(step))
-                moved = float(vector.norm([self.mu - before[0], self.nu - before[1]])) / self.lr_mu
-                if slope < self.tolerance and moved < self.tolerance:
-                    break
-            # In-place steps went to self.y, which `at` had lent to the parameters.
-            violation = max_violation(inequality, equality)
-        return Solved(slope, violation, n_done * n_passes)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Primal and multipliers."""
-        return {"y": clones(self.y), "mu": _clone(self.mu), "nu": _clone(self.nu)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore."""
-        check_keys(self, state, ("y", "mu", "nu"))
-        self.y, self.mu, self.nu = clones(state["y"]), _clone(state["mu"]), _clone(state["nu"])
-
-
-class Solved:
-    """What one `Saddle.solve` reports.
-
-    Attributes:
-        residual: Norm of the last primal gradient.
-        violation: Largest violation of a constraint at the end.
-        passes: Gradients taken.
-    """
-
-    def __init__(self, residual: float, violation: float, passes: int) -> None:
-        self.residual, self.violation, self.passes = residual, violation, passes
+from bilevel.optim.saddle import Saddle, inner
+from bilevel.optim.solver import BilevelSolver, check_keys, refuse_shared, report, require_both
 
 
 class Solver(BilevelSolver):
@@ -128,16 +33,19 @@ class Solver(BilevelSolver):
         lr_mu: Dual step of the value saddle.
         lr_y_penalised: Primal step of the penalised saddle; None: lr_y / gamma, as its curvature grows with gamma.
         lr_mu_penalised: Dual step of it; None: gamma lr_mu, as its multipliers do.
-        accelerated: Momentum on the multipliers.
+        accelerated: Nesterov's momentum on the multipliers.
+        extrapolated: Primal steps see extrapolated multipliers (see `Saddle`).
         tolerance: End of a saddle's iterations.
         multiplier_terms: False drops <mu, d_x c> and <nu, d_x e>: the plain value-function penalty, a baseline that is
             wrong when constraints move with x.
 
     References:
         Jiang et al., A primal-dual-assisted penalty approach to bilevel optimization with coupled constraints,
-        arXiv 2406.10148.
+        arXiv 2406.10148. Extrapolation: Chambolle and Pock, A first-order primal-dual algorithm for convex problems, J.
+        Math. Imaging Vis. 40 (2011), Algorithm 1; with gradient steps on a smooth part: Condat (2013), Vu (2013).
     Deviations:
-        Step sizes of the penalised saddle are scaled by gamma unless given. The released code has no momentum.
+        Step sizes of the penalised saddle are scaled by gamma unless given. The released code has no momentum, the
+        paper no extrapolation.
     """
 
     accepts_constraints = True
@@ -152,6 +60,7 @@ class Solver(BilevelSolver):
         lr_y_penalised: float | None = None,
         lr_mu_penalised: float | None = None,
         accelerated: bool = False,
+        extrapolated: bool = False,
         tolerance: float = 0.0,
         multiplier_terms: bool = True,
     ) -> None:
@@ -159,13 +68,14 @@ class Solver(BilevelSolver):
             raise ValueError(f"gamma {gamma}: expected a penalty weight above 0")
         self.gamma = gamma
         self.multiplier_terms = multiplier_terms
-        self.value = Saddle(n_iter, n_primal, lr_y, lr_mu, accelerated, tolerance)
+        self.value = Saddle(n_iter, n_primal, lr_y, lr_mu, accelerated, extrapolated, tolerance)
         self.penalised = Saddle(
             n_iter,
             n_primal,
             lr_y / gamma if lr_y_penalised is None else lr_y_penalised,
             lr_mu * gamma if lr_mu_penalised is None else lr_mu_penalised,
             accelerated,
+            extrapolated,
             tolerance,
         )
 
@@ -219,7 +129,7 @@ class Solver(BilevelSolver):
     def _multipliers(self, problem: ConstrainedProblem, batch: Any, saddle: Saddle) -> Tensor:
         """The terms <mu, c> + <nu, e>."""
         inequality, equality = problem.constraints(batch)
-        terms = _inner(saddle.mu, inequality) + _inner(saddle.nu, equality)
+        terms = inner(saddle.mu, inequality) + inner(saddle.nu, equality)
         return terms if self.multiplier_terms else terms.detach()
 
     def state_dict(self) -> dict[str, Any]:
@@ -236,17 +146,3 @@ class Solver(BilevelSolver):
         """Start both saddles from the problem's y and multipliers 0."""
         for saddle in (self.value, self.penalised):
             saddle.y = saddle.mu = saddle.nu = None
-
-
-def max_violation(inequality: Tensor, equality: Tensor) -> float:
-    """Largest of max(0, c) and |e|; 0 without constraints."""
-    parts = torch.cat([inequality.detach().clamp(min=0).reshape(-1), equality.detach().abs().reshape(-1)])
-    return float(parts.max()) if parts.numel() else 0.0
-
-
-def _inner(multipliers: Tensor, values: Tensor) -> Tensor:
-    return (multipliers * values).sum()
-
-
-def _clone(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().clone()

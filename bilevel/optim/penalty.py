@@ -66,7 +66,7 @@ class Solver(BilevelSolver):
 
         Returns:
             Every key of `REPORT`; upper_loss, lower_loss, penalty = gamma g, grad_norm_upper, grad_norm_lower (norms of
-            the plain gradients of f and of g as `scale_loss` leaves them) and passes of the levels that were given.
+            the plain gradients of f and of g) and passes of the levels that were given.
 
         Raises:
             ValueError: Both batches are None.
@@ -93,7 +93,7 @@ class Solver(BilevelSolver):
 def _weighted_backward(
     loss: Tensor, weights: dict[Tensor, float], scale_loss: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Backpropagate `loss`; each parameter's gradient is weighted as it arrives. Returns loss and plain gradient norm.
+    """Backpropagate; each parameter's gradient is weighted as it arrives. Returns the loss and its plain gradient norm.
 
     Hooks weight the gradient before it is accumulated: nothing that `.grad` held before is touched, and one backward
     pass serves shared and own parameters alike.
@@ -114,4 +114,4 @@ def _weighted_backward(
         for handle in handles:
             handle.remove()
     norm = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
-    return loss.detach(), norm
+    return loss.detach(), norm / scale_loss(torch.ones_like(norm))

@@ -85,5 +85,5 @@ def add_to_grad(params: Sequence[Parameter], xs: Sequence[Tensor], factor: float
     """`p.grad += factor * x`; frozen parameters get nothing."""
     for p, x in zip(params, xs, strict=True):
         if p.requires_grad:
-            step = (factor * x).detach().to(p.dtype)
-            p.grad = step.clone() if p.grad is None else p.grad + step
+            step = (factor * x).detach().to(p.dtype)  # a new tensor, so it need not be copied
+            p.grad = step if p.grad is None else p.grad + step

@@ -1,6 +1,5 @@
 """Conformance kit for solvers, ours and other people's: what every trainer relies on."""
 
-import copy
 import math
 import os
 import tempfile
@@ -19,9 +18,11 @@ Make = Callable[[], BilevelSolver]
 def check_solver(make: Make, tolerance: float | None = None, processes: bool = True) -> None:
     """Check that a solver keeps the contract of `bilevel.optim.solver.BilevelSolver`.
 
-    On quadratic problems: values stay, `.grad` is added to, every key is reported, equal calls give equal results, a
-    state that went through `torch.save` continues bit by bit, float32 agrees with float64, `scale_loss` multiplies, a
-    lower level that x cannot move leaves the direct gradient, and two gloo processes with half a batch each equal one.
+    On quadratic problems: values stay, `.grad` is added to, every key is reported, equal calls give equal results and
+    leave torch's global generator alone, a state that went through `torch.save` continues bit by bit and is not changed
+    by later steps, `reset` makes as new, float32 agrees with float64, `scale_loss` multiplies. With a tolerance: the
+    hypergradient, and the direct gradient where x cannot move the lower level. With processes: two gloo processes with
+    half a batch each equal one, and their states each other.
 
         check_solver(MySolver)
         check_solver(functools.partial(MySolver, n_terms=20), tolerance=1e-6)
@@ -37,8 +38,8 @@ def check_solver(make: Make, tolerance: float | None = None, processes: bool = T
         AssertionError: A rule is broken; the message names it.
     """
     _check_values_and_report(make)
-    _check_accumulation(make)
     _check_repeatability(make)
+    _check_accumulation(make)
     _check_state(make)
     _check_precision(make)
     _check_scale(make)
@@ -112,32 +113,33 @@ def _check_accumulation(make: Make) -> None:
 def _check_repeatability(make: Make) -> None:
     runs = []
     for noise in (0, 1):
-        torch.manual_seed(noise)  # a solver that draws from the global generator would differ
-        problem = Quadratic()
-        solver = make()
-        step(solver, problem)
-        step(solver, problem)
-        runs.append(_gradients(problem))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(noise)  # a solver that draws from the global generator would differ
+            before = torch.get_rng_state()
+            problem = Quadratic()
+            solver = make()
+            step(solver, problem)
+            step(solver, problem)
+            runs.append(_gradients(problem))
+            assert torch.equal(before, torch.get_rng_state()), "torch's global generator is left as it was"
     _equal(*runs, "equal solvers give equal gradients; random numbers come from an explicit generator")
 
 
 def _check_state(make: Make) -> None:
     problem = Quadratic()
-    straight = make()
+    straight, resumed, other = make(), make(), make()
     for _ in range(3):
         step(straight, problem)
+    snapshot = straight.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "state.pt")
-        torch.save(straight.state_dict(), path)
-        resumed = make()
+        torch.save(snapshot, path)
         resumed.load_state_dict(torch.load(path, weights_only=True))
-    kept = copy.deepcopy(straight.state_dict())
-    runs = []
-    for solver in (straight, resumed):
-        found = step(solver, problem)
-        runs.append([*_gradients(problem), torch.tensor(list(found.values())).nan_to_num(-1.0)])
+    runs = [_run(straight, problem), _run(resumed, problem)]
     _equal(*runs, "a solver continues from its saved state bit by bit")
-    straight.load_state_dict(kept)
+    for solver in (straight, other):
+        solver.load_state_dict(snapshot)
+        _equal(_run(solver, problem), runs[0], "a state is a copy: steps after state_dict or load leave it as it was")
     straight.reset()
     step(straight, problem)
     after_reset = _gradients(problem)
@@ -148,6 +150,12 @@ def _check_state(make: Make) -> None:
     except ValueError:
         return
     raise AssertionError("load_state_dict: a state with unknown keys must raise ValueError")
+
+
+def _run(solver: BilevelSolver, problem: Quadratic) -> list[Tensor]:
+    """Gradients and report of one call, in a form that can be compared."""
+    found = step(solver, problem)
+    return [*_gradients(problem), torch.tensor(list(found.values())).nan_to_num(-1.0)]
 
 
 def _check_precision(make: Make) -> None:
@@ -183,11 +191,11 @@ def check_two_processes(makes: list[Make]) -> None:
     """Check solvers on two gloo processes, each with half a batch, against one process with all of it.
 
     Raises:
-        AssertionError: The averaged gradients differ; the message holds the solver.
+        AssertionError: The averaged gradients differ, or the solvers' states do; the message holds the solver.
     """
     single = []
     for make in makes:
-        problem, solver = Quadratic(), make()
+        problem, solver = _square(), make()
         for _ in range(2):
             step(solver, problem)
         single.append(_gradients(problem))
@@ -195,8 +203,27 @@ def check_two_processes(makes: list[Make]) -> None:
         torch.multiprocessing.spawn(_half, (makes, folder), nprocs=2)
         halves = [torch.load(os.path.join(folder, f"{rank}.pt"), weights_only=True) for rank in range(2)]
     for i, make in enumerate(makes):
-        _equal(halves[0][i], halves[1][i], f"{make}: both processes hold the same gradients")
-        _close(halves[0][i], single[i], f"{make}: two processes equal one", 1e-9, 1e-12)
+        (ours, our_state), (theirs, their_state) = halves[0][i], halves[1][i]
+        _equal(ours, theirs, f"{make}: both processes hold the same gradients")
+        _close(ours, single[i], f"{make}: two processes equal one", 1e-9, 1e-12)
+        # Gradients of a quadratic are linear in the batch, so copies that follow their own half would not show there.
+        assert _same(our_state, their_state), f"{make}: inner gradients are averaged, so that both states are equal"
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Whether two states are equal bit by bit."""
+    if isinstance(ours, Tensor):
+        return isinstance(theirs, Tensor) and torch.equal(ours, theirs)
+    if isinstance(ours, dict):
+        return set(ours) == set(theirs) and all(_same(v, theirs[k]) for k, v in ours.items())
+    if isinstance(ours, list | tuple):
+        return len(ours) == len(theirs) and all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
+    return ours == theirs
+
+
+def _square() -> Quadratic:
+    """X and y of one size, for solvers that pair their tensors."""
+    return Quadratic(n_upper=6, n_lower=6)
 
 
 def _half(rank: int, makes: list[Make], folder: str) -> None:
@@ -204,7 +231,7 @@ def _half(rank: int, makes: list[Make], folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     found = []
     for make in makes:
-        problem, solver = Quadratic(), make()
+        problem, solver = _square(), make()
         problem.upper_batch, problem.lower_batch = problem.half(rank)
         for _ in range(2):
             step(solver, problem)
@@ -212,6 +239,6 @@ def _half(rank: int, makes: list[Make], folder: str) -> None:
         for g in gradients:  # what DistributedDataParallel, or the trainer, does; solvers may have done it already
             torch.distributed.all_reduce(g)
             g /= 2
-        found.append(gradients)
+        found.append((gradients, solver.state_dict()))
     torch.save(found, os.path.join(folder, f"{rank}.pt"))
     torch.distributed.destroy_process_group()

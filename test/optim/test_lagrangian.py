@@ -15,15 +15,19 @@ def test_contract_without_constraints():
     check_solver(make, tolerance=1e-3, processes=False)
 
 
-@pytest.mark.parametrize("accelerated", [False, True])
+@pytest.mark.parametrize("momentum", ["none", "accelerated", "extrapolated"])
 @pytest.mark.parametrize("slack", [-3.0, 20.0])
-def test_both_saddles_reach_the_closed_form_of_the_kkt_conditions(slack, accelerated):
+def test_both_saddles_reach_the_closed_form_of_the_kkt_conditions(slack, momentum):
     problem, gamma = Quadratic(slack=slack, constrained=True), 3.0
     # Momentum on the dual wants the primal nearly solved; without it one primal step is enough (affine constraints).
-    options = ACCURATE | ({"n_primal": 5, "n_iter": 400} if accelerated else {})
-    solver = Solver(gamma, accelerated=accelerated, **options)
+    options = ACCURATE | ({} if momentum == "none" else {momentum: True})
+    if momentum == "accelerated":
+        options |= {"n_primal": 5, "n_iter": 400}
+    solver = Solver(gamma, **options)
     report = step(solver, problem)
-    atol = 1e-5 if accelerated else 1e-8  # momentum's error falls like 1 / t^2, plain steps' geometrically
+    atol = (
+        1e-5 if momentum == "accelerated" else 1e-8
+    )  # momentum's error falls like 1 / t^2, plain steps' geometrically
     for saddle, weight in ((solver.value, None), (solver.penalised, gamma)):
         y, mu, nu = problem.kkt(weight)
         torch.testing.assert_close(saddle.y[0], y, rtol=0, atol=atol)
@@ -108,5 +112,48 @@ def test_shared_parameters_and_senseless_settings_are_refused():
         Solver().backward(Quadratic(), (), None)
     with pytest.raises(ValueError, match="gamma 0"):
         Solver(gamma=0)
+    with pytest.raises(ValueError, match="at most one"):
+        Solver(accelerated=True, extrapolated=True)
     with pytest.raises(ValueError, match="n_iter 0"):
         Solver(n_iter=0)
+
+
+class Flow:
+    """min_y <q, y> over y >= 0 with sum(y) = x: linear, so the cheapest way takes all, y* = (x, 0, 0), nu = -q_1."""
+
+    def __init__(self) -> None:
+        self.q = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+        self.x = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
+        self.y = torch.nn.Parameter(torch.full((3,), 0.5, dtype=torch.float64))
+
+    def upper(self, batch):
+        return 0.0 * self.y.sum()
+
+    def lower(self, batch):
+        return self.q @ self.y
+
+    def upper_params(self):
+        return [self.x]
+
+    def lower_params(self):
+        return [self.y]
+
+    def constraints(self, batch):
+        return self.y.new_zeros(0), (self.y.sum() - self.x) / 3**0.5
+
+    def project_lower(self):
+        with torch.no_grad():
+            self.y.clamp_(min=0)
+
+
+def test_extrapolation_converges_where_the_lower_level_is_linear_and_plain_steps_circle():
+    errors = {}
+    for extrapolated in (False, True):
+        problem = Flow()
+        solver = Solver(1.0, n_iter=300, n_primal=1, lr_y=0.9, lr_mu=0.9, extrapolated=extrapolated, tolerance=1e-12)
+        step_report = solver.backward(problem, (), ())
+        errors[extrapolated] = abs(solver.value.y[0] - torch.tensor([1.5, 0.0, 0.0])).max().item()
+    assert errors[True] < 1e-10
+    assert step_report["residual"] < 1e-10  # although the gradient itself is not 0 at the border of Y
+    assert solver.value.nu.item() / 3**0.5 == pytest.approx(-1.0, abs=1e-9)
+    assert errors[False] > 1e-2
