@@ -23,9 +23,14 @@ REQUIRED = [
 EXTRAS = {
     "kaldiio": ["kaldiio>=2.18"],  # evaluation licence, hence optional; omniio does the same work
     "mini": ["espeakng-loader>=0.2.4"],  # eSpeak NG as a wheel, for the synthesised corpus
+    "problems": [
+        "clarabel>=0.9",  # exact lower solutions, joint projection of LV-HBA; its vectors can be replaced
+        "scipy>=1.13",  # sparse matrices for it
+    ],
     "test": [
         "pytest>=8.0",
         "ruff>=0.9",
+        "cvxpy>=1.6",  # independent solutions of the inner problems of transport
         "jiwer>=4.0",  # independent scorer
         "lhotse>=1.30",  # independent data preparation
     ],

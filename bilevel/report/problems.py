@@ -11,7 +11,7 @@ from bilevel.report.tables import NONE, Cell, Table
 # Of these the largest value of a column is marked. Nothing else is ranked: a loss at a point that breaks the
 # constraints may be as low as one likes.
 _MORE_IS_BETTER = ("accuracy_yg", "utility_yg")
-_NAMES = {"yF": "y_F", "yg": "y_g", "val_loss": "val. loss"}
+_NAMES = {"yF": "y_F", "yg": "y_g", "inner": "inner y_g", "val_loss": "val. loss"}
 _CURVES = (("upper_yF", "--", "at y_F"), ("upper_yg", "-", "at y_g"))
 
 

@@ -10,12 +10,13 @@ python=python3
 if [ -x "${root}/.venv/bin/python" ]; then python=${root}/.venv/bin/python; fi
 
 recipe=${caller}                # folder of the recipe; exp goes there
-problem=                        # command that solves one case: svm or transport
+problem=                        # command that solves one instance: svm or transport
+instance_option=                # its option that names the instance; run.sh takes that option, too
+instance=                       # the instance
 src=                            # folder with the data, as seen from where you call
-methods=blocc                   # methods, separated by spaces; conf/METHOD.yaml of the recipe is read where it exists
+methods=blocc                   # separated by spaces; conf/METHOD.yaml and conf/INSTANCE.yaml are read where they exist
 seeds=0                         # seeds, separated by spaces
 conf=                           # further yaml files of the recipe's conf, separated by spaces; later ones win
-tag=                            # put before the name of each run
 stage=1                         # 1 solve, 2 report
 stop_stage=2
 nj=1                            # runs at a time, one thread each
@@ -31,7 +32,8 @@ usage() {
 while [ $# -gt 0 ]; do
     case "$1" in
         --help | -h) usage && exit 0 ;;
-        --recipe | --problem | --src | --methods | --seeds | --conf | --tag | --stage | --stop_stage | --nj | --expdir)
+        "--${instance_option:-instance}") instance=${2?"$1 needs a value"} && shift 2 ;;
+        --recipe | --problem | --instance_option | --instance | --src | --methods | --seeds | --conf | --stage | --stop_stage | --nj | --expdir)
             printf -v "${1#--}" '%s' "${2?"$1 needs a value"}" && shift 2 ;;
         --*)
             passed+=("$1") && shift
@@ -39,23 +41,25 @@ while [ $# -gt 0 ]; do
         *) echo "error: $1: expected --option value" >&2 && exit 2 ;;
     esac
 done
+variant=                        # tells runs with other options apart: --gamma 4 adds _4
+for word in ${conf} "${passed[@]}"; do
+    if [[ ${word} != --* ]]; then variant+=_${word//[^A-Za-z0-9_.=-]/-}; fi
+done
 if [ -n "${src}" ]; then passed+=(--src "$(cd "${caller}" && realpath -- "${src}")"); fi
 echo "cd $(printf %q "${recipe}")  # every command below runs here"
 cd "${recipe}"
 export PYTHONPATH=${root}${PYTHONPATH:+:${PYTHONPATH}}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# The name of a run tells its options apart: --network three_node --gamma 4 becomes _three_node_4.
-variant=$(printf '_%s' "${passed[@]}" | sed -e 's/_--[a-z_]*//g' -e "s#_/[^_]*##g" -e 's/[^A-Za-z0-9_.=-]/-/g')
-
 commands() {  # one line each, ready for a shell
     for seed in ${seeds}; do
         for method in ${methods}; do
             files=()
-            for name in "${method}" ${conf}; do
+            for name in "${method}" "${instance}" ${conf}; do
                 if [ -f "conf/${name%.yaml}.yaml" ]; then files+=(--conf "conf/${name%.yaml}.yaml"); fi
             done
             printf '%q ' "${python}" -m "bilevel.bin.${problem}" --method "${method}" --seed "${seed}" "${files[@]}" \
-                "${passed[@]}" --exp_dir "${expdir}/${tag:+${tag}_}${method}${variant}_seed${seed}"
+                "--${instance_option}" "${instance}" "${passed[@]}" \
+                --exp_dir "${expdir}/${method}_${instance}${variant}_seed${seed}"
             echo
         done
     done
