@@ -9,7 +9,7 @@ demo: setup
 	@egs/mini/asr1/demo.sh
 
 test: lint
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -W "ignore:builtin type swigvarlink:DeprecationWarning" -m pytest  # said at exit, below the summary
 
 lint: setup
 	@.venv/bin/ruff check .
