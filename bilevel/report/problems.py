@@ -12,7 +12,9 @@ from bilevel.report.tables import NONE, Cell, Table
 # constraints may be as low as one likes.
 _MORE_IS_BETTER = ("accuracy_yg", "utility_yg")
 _NAMES = {"yF": "y_F", "yg": "y_g", "inner": "inner y_g", "val_loss": "val. loss"}
-_CURVES = (("upper_yF", "--", "at y_F"), ("upper_yg", "-", "at y_g"))
+# What a trace holds of the upper objective: itself, or its part that is measured.
+_OBJECTIVES = {"upper": "upper objective", "val_loss": "validation loss", "utility": "utility"}
+_CURVES = (("yF", "--", "at y_F"), ("yg", "-", "at y_g"))
 
 
 def problem_tables(runs: Sequence[Run]) -> list[tuple[str, Table]]:
@@ -45,31 +47,33 @@ def _table(runs: Sequence[Run]) -> Table:
 
 
 def trace_plots(runs: Sequence[Run]) -> list[Plot]:
-    """Upper objective against seconds, one plot for each problem and setting that has traces."""
+    """Upper objective, or its measured part, against seconds: one plot for each problem and setting that has traces."""
     plots = []
     keys = sorted({(run.corpus, _setting(run)) for run in runs}, key=lambda key: (key[0], _setting_order(key[1])))
     for corpus, setting in keys:
         own = [run for run in runs if (run.corpus, _setting(run)) == (corpus, setting)]
-        if any(_points(run, key) for run in own for key, _, _ in _CURVES):
-            plots.append(_trace_plot(f"Upper objective \u00b7 {corpus}, {setting}", own))
+        for stem, name in _OBJECTIVES.items():
+            if any(_points(run, f"{stem}_{point}") for run in own for point, _, _ in _CURVES):
+                plots.append(_trace_plot(f"{name.capitalize()} \u00b7 {corpus}, {setting}", own, stem))
     return plots
 
 
-def _trace_plot(title: str, runs: Sequence[Run]) -> Plot:
+def _trace_plot(title: str, runs: Sequence[Run], stem: str) -> Plot:
     methods = methods_of(runs)
 
     def draw(axes) -> None:
         for method in methods:
             label: str | None = method
-            for key, style, _ in _CURVES:
-                curves = [points for run in runs if run.method == method if (points := _points(run, key))]
+            for point, style, _ in _CURVES:
+                found = [_points(run, f"{stem}_{point}") for run in runs if run.method == method]
+                curves = [points for points in found if points]
                 if curves:
                     _band(axes, curves, style, colour(method, methods), label)
                     label = None
         axes.set_xscale("symlog", linthresh=0.1)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("seconds   (" + ", ".join(f"{_line(style)}: {name}" for _, style, name in _CURVES) + ")")
-        axes.set_ylabel("upper objective")
+        axes.set_ylabel(_OBJECTIVES[stem])
         axes.figure.legend(loc="outside lower center", ncols=min(4, len(methods)), frameon=False, fontsize=9)
 
     return Plot(title, f"{title} against seconds for {', '.join(methods)}", draw_svg(draw, (5.8, 3.7), title))
