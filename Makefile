@@ -9,7 +9,7 @@ demo: setup
 	@egs/mini/asr1/demo.sh
 
 test: lint
-	@.venv/bin/python -W "ignore:builtin type swigvarlink:DeprecationWarning" -m pytest  # said at exit, below the summary
+	@.venv/bin/python -m pytest
 
 lint: setup
 	@.venv/bin/ruff check .

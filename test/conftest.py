@@ -1,9 +1,13 @@
 """Fixtures that all tests share."""
 
+import atexit
 import os
 from pathlib import Path
 
 import pytest
+
+# SWIG modules warn while the interpreter ends, below the summary that has to be the last line.
+atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
 
 ROOT = Path(__file__).resolve().parents[1]
 
