@@ -5,11 +5,12 @@ A corpus module holds
     RATE_HZ: its sampling rate, or None when it depends on the source folder.
     SETS: set name -> the official splits it is made of. Empty: a set is the split of that name in the source folder,
         and a function splits(src) lists these.
-    EXPECTED: split -> (utterances, hours) as published; hours None when nobody published them.
+    EXPECTED: split -> (utterances, hours) as published; None for what nobody published.
     utterances(src, split): the records of one official split, texts as published; MissingSplitError if it is absent.
 and may hold
     download(dst, splits): fetch the splits, return the folder to use as `src`.
-    missing(src, split): what can be told of a split that is not complete, one line an item.
+    missing(src, split): what can be told of a split that is not complete, one line an item; it decides whether a split
+        is complete when its number of utterances is not published.
     HOURS_TOLERANCE: how far, as a fraction, the hours may be from EXPECTED.
 It writes nothing, sorts nothing and resamples nothing: `prepare` does that for all of them.
 """

@@ -44,6 +44,7 @@ SETS = {split.replace("-", "_"): (split,) for split in MD5} | {
     "train_460": ("train-clean-100", "train-clean-360"),
     "train_860": ("train-clean-360", "train-other-500"),
     "train_960": ("train-clean-100", "train-clean-360", "train-other-500"),
+    "dev": ("dev-clean", "dev-other"),
 }
 EXPECTED = {
     "train-clean-100": (28539, 100.6),

@@ -12,7 +12,7 @@ from bilevel.corpora import MissingSplitError, kaldi, load, shorten
 from bilevel.corpora.share import divide
 from bilevel.data.datadir import utterance_durations, write_datadir
 from bilevel.data.files import Stamp
-from bilevel.data.normalise import normalise
+from bilevel.data.normalise import normalise_all
 from bilevel.data.record import Utterance
 
 
@@ -125,7 +125,7 @@ def collect(
         raise ValueError(
             f"{'; '.join(faults)}; complete {src}" + (", or continue with --allow_partial" if rows else "")
         )
-    return [_normal(u, options) for u in rows], durations_sec
+    return _normal(rows, options), durations_sec
 
 
 def _source(module: ModuleType, src: Path | None, dst: Path, splits: Sequence[str]) -> Path:
@@ -185,9 +185,10 @@ def _unlabelled(rows: Sequence[Utterance]) -> list[Utterance]:
     return [replace(u, text=None, translations={}) for u in rows]
 
 
-def _normal(u: Utterance, options: Options) -> Utterance:
-    text = None if u.text is None else normalise(u.text, case=options.case, punctuation=options.punctuation)
-    return replace(u, text=text, audio=os.path.abspath(u.audio))
+def _normal(rows: Sequence[Utterance], options: Options) -> list[Utterance]:
+    texts = [u.text for u in rows if u.text is not None]
+    normal = iter(normalise_all(texts, case=options.case, punctuation=options.punctuation))
+    return [replace(u, text=None if u.text is None else next(normal), audio=os.path.abspath(u.audio)) for u in rows]
 
 
 def _check_audio(rows: Sequence[Utterance], durations_sec: Mapping[str, float], split: str) -> None:
@@ -203,15 +204,19 @@ def _check_audio(rows: Sequence[Utterance], durations_sec: Mapping[str, float], 
 
 def _size_faults(module: ModuleType, src: Path, split: str, n_found: int, hours: float) -> list[str]:
     # A Kaldi folder has its own splits: the published counts say nothing about it.
-    if split not in module.EXPECTED or kaldi.has_tables(src):
+    if kaldi.has_tables(src):
         return []
-    n_published, published_hours = module.EXPECTED[split]
-    faults = [f"{n_found} utterances, expected {n_published}"] if n_found != n_published else []
+    n_published, published_hours = module.EXPECTED.get(split, (None, None))
+    faults = [f"{n_found} utterances, expected {n_published}"] if n_published not in (None, n_found) else []
     if published_hours is not None:
         # Within 1 %, or within the rounding of the published figure where that is more.
         rounding = 0.5 * 10.0 ** Decimal(str(published_hours)).as_tuple().exponent
         slack = max(vars(module).get("HOURS_TOLERANCE", 0.01) * published_hours, rounding)
         if abs(hours - published_hours) > slack:
             faults.append(f"{hours:.2f} h, expected {published_hours} h +- {slack:.2g} h")
-    absent = vars(module)["missing"](src, split) if faults and "missing" in vars(module) else []
-    return [f"{split}: {', '.join(faults)}" + (f" (missing: {shorten(absent)})" if absent else "")] if faults else []
+    # Where no count is published, what the module misses is all there is to go by.
+    tell = vars(module).get("missing") if faults or n_published is None else None
+    absent = tell(src, split) if tell else []
+    if not faults and not absent:
+        return []
+    return [f"{split}: {', '.join(faults) or 'incomplete'}" + (f" (missing: {shorten(absent)})" if absent else "")]

@@ -19,14 +19,17 @@ def is_pipe(path: str) -> bool:
     return path.rstrip().endswith("|")
 
 
-def open_source(path: str, *, allow_pipes: bool = False) -> str | io.BytesIO:
-    """What soundfile can open for a wav.scp entry: the path, or the output of the command.
+def open_source(path: str | io.BytesIO, *, allow_pipes: bool = False) -> str | io.BytesIO:
+    """What soundfile can open for a wav.scp entry: the path, or the output of the command; a file's content as it is.
 
     Commands run without a shell, program by program.
 
     Raises:
         ValueError: A command although none is allowed, one that needs a shell, or one that failed.
     """
+    if isinstance(path, io.BytesIO):
+        path.seek(0)
+        return path
     if not is_pipe(path):
         return path
     if not allow_pipes:
@@ -62,14 +65,14 @@ def _programs(command: str) -> list[list[str]]:
 
 
 def read_audio(
-    path: str,
+    path: str | io.BytesIO,
     start_sec: float | None = None,
     end_sec: float | None = None,
     *,
     channel: int | None = None,
     allow_pipes: bool = False,
 ) -> tuple[np.ndarray, int]:
-    """Samples (S,) float32 within [-1, 1], and the rate in Hz, of a file or a part of it.
+    """Samples (S,) float32 within [-1, 1], and the rate in Hz, of a file (or its content) or a part of it.
 
     Raises:
         ValueError: The file cannot be read (its name is in the message), or has several channels and none is chosen.

@@ -3,28 +3,33 @@
 libsndfile reads a truncated WAV or Ogg without complaint, so the promise has to be checked on the bytes.
 """
 
+import os
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 # Writers that cannot seek back (pipes) leave sizes such as 0x7ffff000 or 0xffffffff: not a promise.
 _UNKNOWN_SIZE = 0x7FFF0000
 _LAST_PAGE = 0x04
 
 
-def truncation(path: Path) -> str | None:
+def truncation(source: Path | BinaryIO) -> str | None:
     """What is missing from a RIFF, NIST SPHERE or Ogg file; None if nothing, or if the format keeps no sizes."""
-    size = Path(path).stat().st_size
-    with Path(path).open("rb") as stream:
-        head = stream.read(1024)
-        if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-            promised = _riff_size(stream, size)
-        elif head[:7] == b"NIST_1A":
-            promised = _sphere_size(head)
-        elif head[:4] == b"OggS":
-            stream.seek(max(0, size - (1 << 17)))  # a page is shorter than 65,308 bytes
-            return None if _ogg_ends(stream.read()) else "the last Ogg page is missing"
-        else:
-            return None
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            return truncation(stream)
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    head = source.read(1024)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        promised = _riff_size(source, size)
+    elif head[:7] == b"NIST_1A":
+        promised = _sphere_size(head)
+    elif head[:4] == b"OggS":
+        source.seek(max(0, size - (1 << 17)))  # a page is shorter than 65,308 bytes
+        return None if _ogg_ends(source.read()) else "the last Ogg page is missing"
+    else:
+        return None
     return f"{size} bytes, but its header promises {promised}" if promised > size else None
 
 

@@ -13,6 +13,7 @@ import soundfile
 
 from bilevel.data.files import write_lines
 from bilevel.data.record import Utterance
+from bilevel.data.shard import file_of
 from bilevel.data.swap import atomic_dir
 from bilevel.data.tables import invert, read_optional, read_scp
 
@@ -29,7 +30,8 @@ def is_table(name: str) -> bool:
 
 def resolve_audio(path: str, folder: Path) -> str:
     """Where a wav.scp path leads: a relative one into the data directory if it is there, else as given."""
-    return str(Path(folder) / path) if not os.path.isabs(path) and (Path(folder) / path).exists() else path
+    here = not os.path.isabs(path) and (Path(folder) / file_of(path)).exists()
+    return str(Path(folder) / path) if here else path
 
 
 def read_datadir(path: Path) -> list[Utterance]:
@@ -191,17 +193,22 @@ def _one_line(text: str, key: str) -> str:
 def utterance_durations(rows: Iterable[Utterance]) -> dict[str, float]:
     """Length in seconds of each utterance, after its speed factor.
 
-    Segments by their times, whole files by the header; a file that does not open has no entry (the scan judges it).
+    Segments by their times, whole files by what the corpus states, else by the header; a file that does not open has
+    no entry (the scan judges it).
     """
     rows = list(rows)
+    lengths_sec = {u.id: _stated_sec(u) for u in rows}
+    unknown = [u for u in rows if lengths_sec[u.id] is None]
     with ThreadPoolExecutor(8) as pool:  # bound by the disk, and libsndfile releases the lock
-        lengths_sec = list(pool.map(_length_sec, rows))
-    return {u.id: length / u.speed for u, length in zip(rows, lengths_sec, strict=True) if length is not None}
+        lengths_sec |= zip([u.id for u in unknown], pool.map(_header_sec, unknown), strict=True)
+    return {u.id: length / u.speed for u in rows if (length := lengths_sec[u.id]) is not None}
 
 
-def _length_sec(u: Utterance) -> float | None:
-    if u.start_sec is not None:
-        return u.end_sec - u.start_sec
+def _stated_sec(u: Utterance) -> float | None:
+    return u.duration_sec if u.start_sec is None else u.end_sec - u.start_sec
+
+
+def _header_sec(u: Utterance) -> float | None:
     try:
         info = soundfile.info(u.audio)
     except (soundfile.SoundFileError, OSError):

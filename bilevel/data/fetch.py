@@ -27,19 +27,24 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def verify(path: Path, checksum: str) -> None:
-    """Compare a file with `sha256:<hex>` or `md5:<hex>`.
+    """Compare a file with `sha256:<hex>`, `md5:<hex>` or `git:<hex>` (the name that git gives to its content).
 
     Raises:
         ValueError: Another digest, or an unknown kind of checksum.
     """
     algorithm, _, wanted = checksum.partition(":")
-    if algorithm not in ("sha256", "md5"):
-        raise ValueError(f"checksum {checksum!r}: expected sha256:<hex> or md5:<hex>")
-    found = digest(path, algorithm)
+    if algorithm not in ("sha256", "md5", "git"):
+        raise ValueError(f"checksum {checksum!r}: expected sha256:<hex> or md5:<hex>, or git:<hex>")
+    found = _git_name(path) if algorithm == "git" else digest(path, algorithm)
     if found != wanted.lower():
         raise ValueError(
             f"{path}: {algorithm} is {found}, expected {wanted}; nothing was unpacked: delete it, try again"
         )
+
+
+def _git_name(path: Path) -> str:
+    content = Path(path).read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def fetch(url: str, path: Path, checksum: str) -> Path:
@@ -51,7 +56,7 @@ def fetch(url: str, path: Path, checksum: str) -> Path:
     Args:
         url: http, https or file address.
         path: Where the file goes.
-        checksum: `sha256:<hex>` or `md5:<hex>`.
+        checksum: As `verify` takes it.
 
     Raises:
         ValueError: The checksum is wrong.

@@ -7,6 +7,7 @@ from pathlib import Path
 from bilevel.data.check_table import Table, check_table, is_odd, is_text
 from bilevel.data.datadir import is_table, read_datadir, resolve_audio, utterance_durations
 from bilevel.data.files import write_lines
+from bilevel.data.shard import file_of
 from bilevel.data.tables import invert, read_lines, read_scp, split_line
 from bilevel.data.validate import audio_ids
 
@@ -111,7 +112,7 @@ def _drop(path: Path) -> list[str]:
 
 
 def _exists(value: str, path: Path) -> bool:
-    return value.endswith("|") or Path(resolve_audio(value, path)).is_file()
+    return value.endswith("|") or Path(file_of(resolve_audio(value, path))).is_file()
 
 
 def _measure(path: Path) -> None:

@@ -4,17 +4,20 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
-def ordered_map[T, R](function: Callable[[T], R], items: Sequence[T], nj: int) -> Iterator[R]:
+def ordered_map[T, R](
+    function: Callable[[T], R], items: Sequence[T], nj: int, chunksize: int | None = None
+) -> Iterator[R]:
     """`map(function, items)` by `nj` processes; the results come in the order of the items.
 
-    Processes are spawned, not forked: the caller may have threads (torch has). `function` must be picklable.
+    Processes are spawned, not forked: the caller may have threads (torch has). `function` must be picklable. A process
+    takes `chunksize` items at a time; None chooses for short work.
     """
     nj = min(nj, len(items))
     if nj <= 1:
         yield from map(function, items)
         return
     with multiprocessing.get_context("spawn").Pool(nj, initializer=_one_thread) as pool:
-        yield from pool.imap(function, items, chunksize=max(1, min(16, len(items) // (4 * nj))))
+        yield from pool.imap(function, items, chunksize=chunksize or max(1, min(16, len(items) // (4 * nj))))
 
 
 def _one_thread() -> None:

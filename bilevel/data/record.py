@@ -20,7 +20,7 @@ class Utterance:
 
     Attributes:
         id: Unique key, at most 200 safe characters; by habit it starts with the speaker id.
-        audio: Path of the audio file.
+        audio: Path of the audio file, or `<shard>::<key>` for a member of a tar (see `bilevel.data.shard`).
         text: Transcript as the corpus gives it, or None for unlabelled audio.
         speaker: Speaker id; empty means that the utterance is its own speaker.
         recording: Id of the recording that `start_sec` and `end_sec` refer to, or None for a whole file.
@@ -31,6 +31,7 @@ class Utterance:
         lang: Language code.
         source: Name of the data source, for training on heterogeneous sources.
         translations: Text in other languages, by language code.
+        duration_sec: Length before any change of speed, as the corpus states it; then no header is read for it.
 
     Raises:
         ValueError: The id is unsafe, or only a part of the segment is given.
@@ -48,6 +49,7 @@ class Utterance:
     lang: str | None = None
     source: str | None = None
     translations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    duration_sec: float | None = None
 
     def __post_init__(self) -> None:
         for kind, value in (

@@ -1,6 +1,7 @@
 """Open and decode every audio file before anything is computed from it."""
 
 import functools
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Limits:
     allow_pipes: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What decoding a whole file showed; `error` is empty if it could be decoded.
 
@@ -67,7 +68,7 @@ class Probe:
     clipped_share: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Judgement on one utterance: usable if `reason` is empty."""
 
@@ -76,13 +77,14 @@ class Verdict:
     reason: str = ""
 
 
-def probe(path: str, allow_pipes: bool = False) -> Probe:
-    """Decode a file from beginning to end, in constant memory."""
+def probe(path: str | io.BytesIO, allow_pipes: bool = False) -> Probe:
+    """Decode a file (or its content) from beginning to end, in constant memory."""
     try:
-        if not is_pipe(path):
-            if Path(path).stat().st_size == 0:
+        content = isinstance(path, io.BytesIO)
+        if content or not is_pipe(path):
+            if (path.getbuffer().nbytes if content else Path(path).stat().st_size) == 0:
                 return Probe("empty file")
-            missing = truncation(Path(path))
+            missing = truncation(path if content else Path(path))
             if missing:
                 return Probe(f"truncated: {missing}")
         with soundfile.SoundFile(open_source(path, allow_pipes=allow_pipes)) as file:

@@ -7,6 +7,7 @@ import soundfile
 from bilevel.data.check_table import Table, check_table
 from bilevel.data.datadir import is_table, resolve_audio
 from bilevel.data.issue import Issue
+from bilevel.data.shard import file_of
 
 # A segment may overrun its recording by this much: times are rounded, and so are compressed files' lengths.
 _TOLERANCE_SEC = 0.05
@@ -53,7 +54,10 @@ def _missing_audio(table: Table, path: Path) -> list[Issue]:
         Issue("wav.scp", number, f"{key}: no such file: {value}", "correct the path, or drop it: --fix --drop_missing")
         for key, rows in table.rows.items()
         for number, value in rows
-        if value and value != "-" and not value.endswith("|") and not Path(resolve_audio(value, path)).is_file()
+        if value
+        and value != "-"
+        and not value.endswith("|")
+        and not Path(file_of(resolve_audio(value, path))).is_file()
     ]
 
 
