@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from bilevel.testing.ami_tree import ami_tree
 from bilevel.testing.audio import tones, write_sphere
 
 WORDS = ("red", "sun", "milk", "tree", "go", "nine", "lamp", "open", "sky", "north", "it's", "echo", "bird", "wave")
@@ -193,11 +194,24 @@ def kaldi_tree(dst: Path, splits: Sequence[str] = ("train", "dev", "test"), n_ut
     return root
 
 
+def multi_tree(dst: Path) -> Path:
+    """Two sources; one has all splits, the other only train."""
+    root = Path(dst) / "pool"
+    for name, splits in (("books", ("train", "dev", "test")), ("meetings", ("train",))):
+        kaldi_tree(root / name, splits, 2)
+        for path in (root / name / "own").iterdir():
+            path.rename(root / name / path.name)
+        (root / name / "own").rmdir()
+    return root
+
+
 TREES: dict[str, Callable[[Path], Path]] = {
+    "ami": ami_tree,
     "fsdd": fsdd_tree,
     "kaldi": kaldi_tree,
     "librispeech": librispeech_tree,
     "mini_an4": an4_tree,
+    "multi": multi_tree,
     "speechocean762": speechocean762_tree,
     "tedlium": tedlium_tree,
 }
