@@ -1,5 +1,6 @@
 """The ASR model with a self-supervised level."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -9,10 +10,8 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from bilevel.models.bestrq import BestRQ
-from bilevel.models.infonce import InfoNCE
-
-OBJECTIVES = {"bestrq": BestRQ, "infonce": InfoNCE}
+from bilevel.espnet.encoder import encode_features, n_blocks
+from bilevel.models import objective
 
 
 class BilevelASRModel(ESPnetASRModel):
@@ -25,7 +24,7 @@ class BilevelASRModel(ESPnetASRModel):
     `forward` is the only entry, for both levels, so that DDP's hooks see each of them.
 
     Args:
-        ssl: Lower-level objective, "bestrq" or "infonce".
+        ssl: Lower-level objective: the name of a module of `bilevel.models` with a class `Objective`.
         ssl_conf: Arguments of the objective.
         loss_per_token: Upper loss per token instead of per utterance. ESPnet sums CTC over an utterance's frames, so
             the meaning of gamma would depend on the length of the utterances.
@@ -33,7 +32,7 @@ class BilevelASRModel(ESPnetASRModel):
         kwargs: Arguments of ESPnetASRModel.
 
     Raises:
-        ValueError: An unknown objective, or a blank that is not unit 0.
+        ValueError: An unknown objective or argument of it, or a blank that is not unit 0.
     """
 
     def __init__(
@@ -45,8 +44,6 @@ class BilevelASRModel(ESPnetASRModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if ssl not in OBJECTIVES:
-            raise ValueError(f"model_conf ssl {ssl!r}: expected one of {', '.join(OBJECTIVES)}")
         if self.blank_id != 0 or self.token_list[0] != "<blank>":
             raise ValueError(f"token list starts with {self.token_list[0]!r}: unit 0 must be <blank> and nothing else")
         self.loss_per_token = loss_per_token
@@ -54,7 +51,7 @@ class BilevelASRModel(ESPnetASRModel):
         # Characters and subwords spell out the space; lists of whole words do not.
         self._joint = "" if any("\u2581" in t or t == "<space>" for t in self.token_list) else " "
         feat_dim = input_size if self.frontend is None else self.frontend.output_size()
-        self.ssl = OBJECTIVES[ssl](feat_dim, self.encoder.output_size(), **(ssl_conf or {}))
+        self.ssl = objective.build(ssl, feat_dim, self.encoder.output_size(), n_blocks(self.encoder), ssl_conf)
 
     def upper_params(self) -> list[torch.nn.Parameter]:
         """Theta and phi: everything but the self-supervised head."""
@@ -111,13 +108,7 @@ class BilevelASRModel(ESPnetASRModel):
         feats, lens = self._extract_feats(speech, speech_lengths)
         if self.normalize is not None:
             feats, lens = self.normalize(feats, lens)
-        output = self.ssl(feats, lens, seeds, self._encode_features)
+        output = self.ssl(feats, lens, seeds, functools.partial(encode_features, self))
         return force_gatherable(
             (output.loss, output.stats | {"ssl_loss": output.loss.detach()}, output.weight), speech.device
         )
-
-    def _encode_features(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        if self.preencoder is not None:
-            feats, lens = self.preencoder(feats, lens)
-        states, state_lens, _ = self.encoder(feats, lens)
-        return (states[0] if isinstance(states, tuple) else states), state_lens

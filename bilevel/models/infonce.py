@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilevel.models.counter_rng import uniform
+from bilevel.models.masked_prediction import feature_std
 from bilevel.models.output import Encode, LossOutput, at_least_float32
 
 
-class InfoNCE(nn.Module):
+class Objective(nn.Module):
     """Contrastive prediction of the states of a future window from a context window.
 
     The encoder sees context and future as separate utterances (one call, stacked in the batch), so a full-context
@@ -24,6 +25,7 @@ class InfoNCE(nn.Module):
     Args:
         feat_dim: Ignored; kept so that all objectives are built alike.
         encoder_dim: D.
+        encoder_layers: Ignored.
         context_frames: Feature frames of context (2 s of 10 ms frames in BL-JUST's code).
         future_frames: Feature frames to predict (1 s).
         hop_frames: Distance of one window from the next (1 s).
@@ -44,6 +46,7 @@ class InfoNCE(nn.Module):
         self,
         feat_dim: int,
         encoder_dim: int,
+        encoder_layers: int = 0,
         context_frames: int = 200,
         future_frames: int = 100,
         hop_frames: int = 100,
@@ -76,8 +79,14 @@ class InfoNCE(nn.Module):
                 found += [(i, start, self.context_frames, self.future_frames) for start in starts]
         return found
 
-    def forward(self, feats: Tensor, lens: Tensor, seeds: Tensor, encode: Encode) -> LossOutput:
-        """Loss on one batch, with one call of the encoder; arguments as in `BestRQ.forward`."""
+    def all_labels(self, feats: Tensor, lens: Tensor, encode: Encode) -> dict[str, tuple[Tensor, Tensor]]:
+        """None: this objective makes no labels of its own."""
+        return {}
+
+    def forward(
+        self, feats: Tensor, lens: Tensor, seeds: Tensor, encode: Encode, targets: Tensor | None = None
+    ) -> LossOutput:
+        """Loss on one batch, with one pass of the encoder; arguments as in `bestrq`, seeds decide the negatives."""
         windows = self.windows(lens)
         if not windows:
             # Nothing to predict. Loss and names as ever, so that all processes of a training stay in step.
@@ -111,7 +120,7 @@ class InfoNCE(nn.Module):
         with torch.no_grad():
             stats = {
                 "ssl_acc": (logits.argmax(-1) == 0).float().mean(),
-                "ssl_feature_std": z.std(dim=0).mean(),
+                "ssl_feature_std": feature_std(z),
             }
         return LossOutput(loss, stats, torch.tensor(len(p), device=p.device))
 

@@ -1,13 +1,30 @@
-"""What every self-supervised objective returns, and what it is given."""
+"""What every self-supervised objective is given, and what it returns."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-# Encoder states of features: (B, T, F), (B,) -> (B, T', D), (B,).
-Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+class Encode(Protocol):
+    """The shared encoder, as an objective sees it."""
+
+    def __call__(
+        self, feats: Tensor, lens: Tensor, n_layers: int | None = None, dropout: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """States of features.
+
+        Args:
+            feats: (B, T, F).
+            lens: (B,) valid frames.
+            n_layers: None for the whole encoder with its final norm; k for the states after block k, without the final
+                norm and without computing block k + 1 and those above.
+            dropout: False switches everything random off for this pass, whatever mode the encoder is in.
+
+        Returns:
+            (B, T', D) states and (B,) their lengths.
+        """
+        ...
 
 
 class LossOutput(NamedTuple):

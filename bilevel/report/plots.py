@@ -73,7 +73,12 @@ _PANELS = (
     _Panel("Validation CER, greedy CTC", "%", (("valid_cer_ctc", "-", ""),), factor=100),
     _Panel("Validation CER, attention", "%", (("valid_cer", "-", ""),), factor=100),
     _Panel("Validation accuracy, attention", "%", (("valid_acc", "-", ""),), factor=100),
-    _Panel("Code perplexity (self-supervised)", "codes", (("ssl_code_perplexity", "-", ""),)),
+    _Panel(
+        "Label perplexity (self-supervised)",
+        "codes",
+        (("ssl_label_perplexity", "-", "anchor"), ("ssl_enhanced_perplexity", "--", "enhanced")),
+    ),
+    _Panel("Spread of the states (self-supervised)", "deviation", (("ssl_feature_std", "-", ""),)),
     _Panel("Learning rate", "learning rate", (("lr", "-", ""),)),
 )
 

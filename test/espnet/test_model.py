@@ -114,5 +114,5 @@ def test_unit_zero_must_be_blank(kit, corpus, tmp_path, first):
 
 
 def test_an_unknown_objective_is_refused(kit):
-    with pytest.raises(ValueError, match="'cpc': expected one of bestrq, infonce"):
+    with pytest.raises(ValueError, match="'cpc'; the nearest one is 'infonce', all: bestrq, birq, hubert, infonce"):
         kit.model(model_conf={"ssl": "cpc"})

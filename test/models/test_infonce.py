@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bilevel.models.infonce import InfoNCE
+from bilevel.models.infonce import Objective as InfoNCE
 
 F, D = 4, 3
 LENS = torch.tensor([40, 23, 31])
@@ -28,7 +28,7 @@ def build(**conf):
 
 def plane(future_frames, temperature, weight):
     """One context frame, states in the plane, one negative, and a given map W without bias."""
-    infonce = InfoNCE(2, 2, 1, future_frames, 9, n_negatives=1, temperature=temperature, min_frames=1)
+    infonce = InfoNCE(2, 2, 0, 1, future_frames, 9, n_negatives=1, temperature=temperature, min_frames=1)
     infonce.predict.weight.data.copy_(torch.tensor(weight))
     infonce.predict.bias.data.zero_()
     return infonce

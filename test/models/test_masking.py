@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bilevel.models.masking import fill_with_noise, span_mask, valid_mask
+from bilevel.models.masking import Masking, fill_with_noise, span_mask, valid_mask
 
 
 def test_valid_mask():
@@ -77,3 +77,46 @@ def test_noise_does_not_depend_on_batch_mates():
     mask[0] = False  # fewer masked frames elsewhere
     assert torch.equal(fill_with_noise(feats, mask, seeds, 1.0)[1:], together[1:])
     assert torch.equal(fill_with_noise(feats[2:], mask[2:], seeds[2:], 1.0)[0], together[2])
+
+
+@pytest.mark.parametrize(
+    ("variant", "coverage"),
+    [
+        ((4, 0.01, 40, 0.1), 1 - 0.99**40),  # the original
+        ((1, 0.02, 20, 0.1), 1 - 0.98**20),  # PTLOC, stacked frames
+        ((4, 1 - 0.85**0.25, 16, 0.1), 1 - 0.85**4),  # SpeechBrain
+        ((4, 0.01, 10, 0.1, False), 1 - 0.99**10),  # WeNet
+    ],
+)
+def test_the_variants_of_bestrq_have_their_coverage(variant, coverage):
+    frames, states = Masking(*variant).masks(torch.arange(500), torch.full((500,), 800), 800)
+    shares = frames[:, 40:].double().mean(1)
+    assert abs(float(shares.mean()) - coverage) < 4 * float(shares.std()) / math.sqrt(500)
+    # A state counts when all its frames are hidden.
+    assert torch.equal(states, frames.view(500, -1, variant[0]).all(-1))
+
+
+def test_off_the_grid_spans_start_anywhere():
+    on, off = (Masking(4, 0.02, 12, 0.1, grid).masks(torch.arange(50), torch.full((50,), 203), 203) for grid in (1, 0))
+    starts = [(~frames[:, :-1] & frames[:, 1:]).nonzero()[:, 1] + 1 for frames, _ in (on, off)]
+    assert set((starts[0] % 4).tolist()) == {0}
+    assert set((starts[1] % 4).tolist()) == {0, 1, 2, 3}
+    assert on[1].shape == off[1].shape == (50, 51)
+    assert not off[1][:, 50].any()  # a group that is not full never counts
+
+
+def test_hidden_features_are_noise_where_the_mask_says():
+    feats, seeds, lens = torch.randn(3, 61, 5), torch.tensor([1, 2, 3]), torch.tensor([61, 40, 53])
+    masking = Masking(4, 0.05, 8, 0.1)
+    hidden, states = masking.hide(feats, lens, seeds)
+    frames, expected = masking.masks(seeds, lens, 61)
+    assert torch.equal(states, expected)
+    assert torch.equal((hidden != feats).all(-1), frames)
+
+
+def test_spans_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="mask_span_frames 10: expected a multiple of stack 4, or mask_on_grid false"):
+        Masking(4, 0.01, 10, 0.1)
+    for on_grid in (True, False):
+        with pytest.raises(ValueError, match="mask_span_frames 0: expected at least stack 4"):
+            Masking(4, 0.01, 0, 0.1, on_grid)
