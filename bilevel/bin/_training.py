@@ -11,14 +11,10 @@ from bilevel.data.files import Stamp, write_text
 from bilevel.espnet.config import method_file, training_config
 
 
-def add_data_options(parser: Parser) -> None:
-    """Which data, which configuration."""
-    parser.add_argument("--train_dir", type=Path, required=True, help="dump directory of the labelled training set")
+def add_config_options(parser: Parser) -> None:
+    """Which configuration, and the folders that every training has."""
+    parser.add_argument("--train_dir", type=Path, required=True, help="dump directory of the training set")
     parser.add_argument("--valid_dir", type=Path, required=True, help="dump directory of the validation set")
-    parser.add_argument("--unlabelled_dir", type=Path, help="dump directory of the unlabelled training set")
-    parser.add_argument("--token_list", type=Path, required=True)
-    parser.add_argument("--token_type", default="bpe", choices=("bpe", "char", "word"))
-    parser.add_argument("--bpemodel", type=Path)
     parser.add_argument("--stats_dir", type=Path, required=True, help="statistics are written and read here")
     parser.add_argument("--config", type=Path, action="append", required=True, help="yaml; later ones win")
     parser.add_argument("--method", required=True, help="yaml of this name in --method_dir, merged on top")
@@ -27,11 +23,40 @@ def add_data_options(parser: Parser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as optim_conf.lr=0.001")
 
 
-def merge_config(args: argparse.Namespace) -> dict[str, Any]:
-    """Configuration, method and overrides as one mapping; at other rates than 16 kHz the windows stay 25 and 10 ms."""
+def add_data_options(parser: Parser) -> None:
+    """Which data and which configuration, for recognition."""
+    add_config_options(parser)
+    parser.add_argument("--unlabelled_dir", type=Path, help="dump directory of the unlabelled training set")
+    parser.add_argument("--pretrained", type=Path, help="experiment of bilevel pretrain to start from")
+    parser.add_argument("--token_list", type=Path, required=True)
+    parser.add_argument("--token_type", default="bpe", choices=("bpe", "char", "word"))
+    parser.add_argument("--bpemodel", type=Path)
+
+
+def add_run_options(parser: Parser) -> None:
+    """Where a training goes, its seed and its GPUs."""
+    parser.add_argument("--exp_dir", type=Path, required=True)
+    parser.add_argument("--corpus", required=True, help="name for the report")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0)
+
+
+def merge_config(args: argparse.Namespace, method_first: bool = False) -> dict[str, Any]:
+    """Configuration, method and overrides as one mapping; at other rates than 16 kHz the windows stay 25 and 10 ms.
+
+    Args:
+        args: With `--pretrained`, front-end to encoder are those of that experiment.
+        method_first: Merge the method right after the first configuration: it names the objective that the others tune.
+    """
     rate = {"fs": args.fs, "n_fft": 512 * args.fs // 16000, "win_length": args.fs // 40, "hop_length": args.fs // 100}
     front_end = [f"frontend_conf.{key}={value}" for key, value in rate.items()] if args.fs != 16000 else []
-    return training_config([*args.config, method_file(args.method, args.method_dir)], front_end + args.set)
+    method = method_file(args.method, args.method_dir)
+    files = [args.config[0], method, *args.config[1:]] if method_first else [*args.config, method]
+    if args.pretrained is None:
+        return training_config(files, front_end + args.set)
+    from bilevel.espnet.pretrained import adopted
+
+    return training_config([*files, adopted(args.pretrained)], args.set)
 
 
 def write_config(merged: dict[str, Any], path: Path) -> Path:

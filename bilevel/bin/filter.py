@@ -15,24 +15,22 @@ def main(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="bilevel filter", description=__doc__)
     parser.add_argument("--in_dir", type=Path, required=True, help="dump/<feats_type>/org")
     parser.add_argument("--out_dir", type=Path, required=True, help="dump/<feats_type>")
-    parser.add_argument("--train_sets", nargs="+", required=True, help="labelled sets to train on")
+    parser.add_argument("--train_sets", nargs="*", default=[], help="labelled sets; none: no set needs text")
     parser.add_argument("--unlabelled_sets", nargs="*", default=[], help="sets to train on without their text")
     parser.add_argument("--valid_sets", nargs="*", default=[], help="filtered as training sets are")
     parser.add_argument("--test_sets", nargs="*", default=[], help="kept in full")
     parser.add_argument("--min_sec", type=float, default=0.1, help="training utterances must be longer")
     parser.add_argument("--max_sec", type=float, default=20.0, help="training utterances must be shorter")
     parser.add_argument("--allow_overlap", action="store_true", help="go on although evaluation sets leak")
-    parser.add_argument(
-        "--same_text",
-        default="refuse",
-        choices=("refuse", "warn"),
-        help="a speaker says the same words in train and test",
-    )
+    same_text = {"choices": ("refuse", "warn"), "help": "a speaker says the same words in train and test"}
+    parser.add_argument("--same_text", default="refuse", **same_text)
     parser.add_argument("--nj", type=int, default=1, help="number of processes")
     args = parser.parse_args(argv)
     names = list(dict.fromkeys([*args.train_sets, *args.unlabelled_sets, *args.valid_sets, *args.test_sets]))
+    if not args.train_sets and not args.unlabelled_sets:
+        raise ValueError("nothing to train on: name --train_sets, --unlabelled_sets or both")
     stamp = Stamp(
-        args.out_dir / ".done" / f"filter_{args.train_sets[0]}.json",
+        args.out_dir / ".done" / f"filter_{names[0]}.json",
         [args.in_dir / name for name in names],
         {key: value for key, value in vars(args).items() if key != "nj"},
     )
@@ -42,12 +40,12 @@ def main(argv: Sequence[str] | None) -> None:
     dumps = {name: read_dump(args.in_dir / name) for name in names}
     for name in names:
         if name not in args.test_sets:
-            labelled = name not in args.unlabelled_sets
+            labelled = bool(args.train_sets) and name not in args.unlabelled_sets
             drop_unusable(dumps[name], min_sec=args.min_sec, max_sec=args.max_sec, labelled=labelled)
     train = [dumps[name] for name in (*args.train_sets, *args.unlabelled_sets)]
     others = [dumps[name] for name in dict.fromkeys((*args.valid_sets, *args.test_sets))]
-    same_text = args.same_text == "refuse"
-    reports = check_overlap(train, others, allow=args.allow_overlap, refuse_same_text=same_text, nj=args.nj)
+    refuse = args.same_text == "refuse"
+    reports = check_overlap(train, others, allow=args.allow_overlap, refuse_same_text=refuse, nj=args.nj)
     for name, dump in dumps.items():
         extra = {"overlap.json": json.dumps(reports[name])} if name in reports else {}
         write_dump(dump, args.out_dir / name, extra)

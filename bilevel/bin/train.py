@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
-from bilevel.bin._training import add_data_options, check_resume, merge_config, write_config
+from bilevel.bin._training import add_data_options, add_run_options, check_resume, merge_config, write_config
 from bilevel.data.files import Stamp, write_text
 from bilevel.data.lock import lock
 from bilevel.espnet.config import digest
@@ -15,13 +14,12 @@ def main(argv: Sequence[str] | None) -> None:
     """Write models, curves (train.jsonl) and cost (cost.json) to --exp_dir."""
     parser = Parser(prog="bilevel train", description=__doc__)
     add_data_options(parser)
-    parser.add_argument("--exp_dir", type=Path, required=True)
-    parser.add_argument("--corpus", required=True, help="name for result.json")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ngpu", type=int, default=0)
+    add_run_options(parser)
     args = parser.parse_args(argv)
     merged = merge_config(args)
     sources = [d for d in (args.train_dir, args.valid_dir, args.unlabelled_dir) if d] + [args.token_list]
+    if args.pretrained:
+        sources.append(args.pretrained / "latest.pth")
     stamp = Stamp(args.exp_dir / ".done" / "train.json", sources, merged | {"seed": args.seed})
     if stamp.fresh():
         return

@@ -58,11 +58,11 @@ def method_file(name: str, folder: Path) -> Path:
     return folder / f"{name}.yaml"
 
 
-def training_config(files: Sequence[Path], overrides: Sequence[str]) -> dict[str, Any]:
-    """Merge files in order, then `key=value` overrides; dots go deeper: `optim_conf.lr=0.001`."""
+def training_config(files: Sequence[Path | Mapping[str, Any]], overrides: Sequence[str]) -> dict[str, Any]:
+    """Merge files (or mappings) in order, then `key=value` overrides; dots go deeper: `optim_conf.lr=0.001`."""
     config: dict[str, Any] = {}
     for file in files:
-        config = merge(config, read_yaml(file))
+        config = merge(config, file if isinstance(file, Mapping) else read_yaml(file))
     for text in overrides:
         name, separator, value = text.partition("=")
         if not separator:

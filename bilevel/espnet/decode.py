@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import espnet2.tasks.asr as asr
-import numpy as np
-import soundfile
 import torch
 from espnet2.bin.asr_inference import Speech2Text
 from espnet2.text.build_tokenizer import build_tokenizer
 
 import bilevel.espnet.task  # noqa: F401  enters our model into ESPnet's registry
-from bilevel.data.archive import read_matrix
 from bilevel.data.tables import read_scp
 from bilevel.espnet.config import read_yaml
 from bilevel.espnet.dump import DumpSet
-
-BATCH_SEC = 60
+from bilevel.espnet.inference import batches, check_loaded, load
 
 
 def decode(
@@ -43,18 +39,17 @@ def decode(
         ValueError: The model file lacks parameters of the configuration, and ESPnet would go on silently; or greedy
             decoding of a model without CTC.
     """
-    lengths = {key: int(n) for key, n in read_scp(dump.lengths).items()}
-    ids = sorted(lengths, key=lambda key: (lengths[key], key))[part[0] :: part[1]]
-    entries = read_scp(dump.scp)
+    ids = dump.by_length()[part[0] :: part[1]]
     options = dict(inference)
     if options.pop("decoder", "beam") == "greedy":
-        yield from _greedy(config, model_file, ids, lengths, entries, dump.type, device)
+        yield from _greedy(config, model_file, dump, ids, device)
         return
     options["ctc_weight"] = _ctc_weight(config, options)
     speech2text = Speech2Text(asr_train_config=str(config), asr_model_file=str(model_file), device=device, **options)
-    _check_loaded(speech2text.asr_model, model_file)
+    check_loaded(speech2text.asr_model, model_file)
+    entries = read_scp(dump.scp)
     for key in ids:
-        yield key, speech2text(_load(entries[key], dump.type))[0][0]
+        yield key, speech2text(load(entries[key], dump.type))[0][0]
 
 
 def _ctc_weight(config: Path, options: Mapping[str, Any]) -> float:
@@ -71,49 +66,17 @@ def _ctc_weight(config: Path, options: Mapping[str, Any]) -> float:
 
 @torch.no_grad()
 def _greedy(
-    config: Path,
-    model_file: Path,
-    ids: Sequence[str],
-    lengths: Mapping[str, int],
-    entries: Mapping[str, str],
-    data_type: str,
-    device: str,
+    config: Path, model_file: Path, dump: DumpSet, ids: Sequence[str], device: str
 ) -> Iterator[tuple[str, str]]:
     model, args = asr.ASRTask.build_model_from_file(str(config), str(model_file), device)
-    _check_loaded(model, model_file)
+    check_loaded(model, model_file)
     if model.ctc is None:
         raise ValueError(f"{config}: model_conf ctc_weight is 0, so there is no CTC to decode with: use decode_beam")
     model.eval()
     tokenizer = build_tokenizer(args.token_type, bpemodel=args.bpemodel)
-    per_batch = BATCH_SEC * (16000 if data_type == "sound" else 100)
-    while ids:
-        n = 1
-        while n < len(ids) and lengths[ids[n]] * (n + 1) <= per_batch:
-            n += 1
-        batch, ids = ids[:n], ids[n:]
-        arrays = [torch.as_tensor(_load(entries[key], data_type)) for key in batch]
-        speech = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True).to(device)
-        speech_lens = torch.tensor([len(a) for a in arrays], device=device)
+    for batch, speech, speech_lens in batches(dump, device, ids):
         states, state_lens = model.encode(speech, speech_lens)
         states = states[0] if isinstance(states, tuple) else states
         for key, row, n_states in zip(batch, model.ctc.argmax(states).tolist(), state_lens.tolist(), strict=True):
             units = [unit for unit, _ in itertools.groupby(row[:n_states]) if unit != model.blank_id]
             yield key, tokenizer.tokens2text([model.token_list[unit] for unit in units])
-
-
-def _load(entry: str, data_type: str) -> np.ndarray:
-    if data_type == "kaldi_ark":
-        return read_matrix(entry)
-    samples, _ = soundfile.read(entry, dtype="float32")
-    return samples
-
-
-def _check_loaded(model: torch.nn.Module, model_file: Path) -> None:
-    """ESPnet loads weights with strict=False; a model that kept its random initial values must not decode."""
-    found = set(torch.load(model_file, map_location="cpu", weights_only=True))
-    lacking = sorted(set(model.state_dict()) - found)
-    if lacking:
-        raise ValueError(
-            f"{model_file}: lacks {len(lacking)} tensors of the configuration ({', '.join(lacking[:3])}, ...); "
-            "use the config.yaml of the same training"
-        )

@@ -36,6 +36,11 @@ class DumpSet:
         file = self.folder / "feats_dim"
         return int(file.read_text().strip().split()[-1]) if self.type == "kaldi_ark" else None
 
+    def by_length(self) -> list[str]:
+        """Ids of the utterances, shortest first."""
+        lengths = {key: int(n) for key, n in read_scp(self.lengths).items()}
+        return sorted(lengths, key=lambda key: (lengths[key], key))
+
     def speech_shapes(self) -> list[str]:
         """ESPnet's shape lines, `id samples` or `id frames,dim`, from the stored lengths: no audio is opened."""
         suffix = f",{self.input_size()}" if self.type == "kaldi_ark" else ""

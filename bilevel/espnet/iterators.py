@@ -33,23 +33,28 @@ class BatchStream:
         if not self.batches:
             raise ValueError("a data stream has no batches: check its shape file and the batch size")
 
-    def ids(self, start: int, count: int) -> list[tuple[int, Sequence[str]]]:
-        """(pass number, utterance ids) of the batches start .. start + count - 1."""
+    def ids(self, start: int, count: int, n_per_pass: int | None = None) -> list[tuple[int, Sequence[str]]]:
+        """(pass number, utterance ids) of the batches start .. start + count - 1.
+
+        A pass takes `n_per_pass` batches, by default all, and skips the rest of its permutation.
+        """
         n = len(self.batches)
         orders: dict[int, np.ndarray] = {}
         chosen = []
         for k in range(start, start + count):
-            n_pass, index = divmod(k, n)
+            n_pass, index = divmod(k, n_per_pass or n)
             if n_pass not in orders:
                 orders[n_pass] = np.random.RandomState([self.seed, n_pass]).permutation(n)
             chosen.append((n_pass, self.batches[orders[n_pass][index]]))
         return chosen
 
-    def iterate(self, start: int, count: int) -> Iterator[tuple[int, list[str], dict[str, Any]]]:
-        """(pass number, ids, collated batch) of the batches start .. start + count - 1."""
+    def iterate(
+        self, start: int, count: int, n_per_pass: int | None = None
+    ) -> Iterator[tuple[int, list[str], dict[str, Any]]]:
+        """(pass number, ids, collated batch) of the batches start .. start + count - 1; arguments as of `ids`."""
         if not count:
             return
-        chosen = self.ids(start, count)
+        chosen = self.ids(start, count, n_per_pass)
         loader = DataLoader(
             self.factory.dataset,
             batch_sampler=[ids for _, ids in chosen],

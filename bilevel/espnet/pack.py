@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from espnet2.main_funcs.pack_funcs import pack, unpack
 
@@ -15,11 +16,15 @@ from bilevel.data.tables import read_scp
 from bilevel.espnet.config import read_yaml
 from bilevel.espnet.decode import decode
 from bilevel.espnet.dump import DumpSet
+from bilevel.espnet.inference import load_model
+from bilevel.espnet.kmeans import layer_states
+from bilevel.espnet.pretrained import WEIGHTS
+from bilevel.espnet.ssl_task import BilevelSSLTask
 
 _FILE_KEYS = ("bpemodel", "non_linguistic_symbols")  # besides these, any *_conf may name files
 
 
-def pack_model(config: Path, model_file: Path, archive: Path, extra: list[Path]) -> None:
+def pack_model(config: Path, model_file: Path, archive: Path, extra: list[Path], kind: str = "asr") -> None:
     """Write a zip archive: config.yaml, weights, and every file that the configuration names.
 
     The archive is flat and its config names files relative to itself, so it does not matter where the training lay.
@@ -47,8 +52,8 @@ def pack_model(config: Path, model_file: Path, archive: Path, extra: list[Path])
         option = sorted(sources.keys() - {"config.yaml", weights})
         with atomic_path(archive) as temporary, contextlib.chdir(folder):
             zipped = Path("packed.zip")
-            pack(files={"asr_model_file": weights}, yaml_files={"asr_train_config": "config.yaml"}, outpath=zipped,
-                 option=option)  # fmt: skip
+            pack(files={f"{kind}_model_file": weights}, yaml_files={f"{kind}_train_config": "config.yaml"},
+                 outpath=zipped, option=option)  # fmt: skip
             shutil.copyfile(zipped, temporary)
 
 
@@ -99,6 +104,30 @@ def check_archive(config: Path, model_file: Path, archive: Path, check_dir: Path
     if found != expected:
         raise ValueError(f"{archive}: decodes {key} as {found!r}, the original model as {expected!r}")
     return key, found
+
+
+def check_encoder_archive(exp_dir: Path, archive: Path, check_dir: Path) -> str:
+    """Unpack into an empty folder and encode the longest utterance of a set there, and with the original.
+
+    Returns:
+        The utterance's id.
+
+    Raises:
+        ValueError: The unpacked model cannot be built, or gives other states.
+    """
+    dump = DumpSet(check_dir.resolve())
+    longest = dump.by_length()[-1:]
+    expected = _states(exp_dir, WEIGHTS, dump, longest)
+    with _unpacked(archive.resolve()) as files, contextlib.chdir(files["ssl_train_config"].parent):
+        found = _states(files["ssl_train_config"].parent, files["ssl_model_file"].name, dump, longest)
+    if not np.array_equal(found, expected):
+        raise ValueError(f"{archive}: encodes {longest[0]} to other states than the original model")
+    return longest[0]
+
+
+def _states(exp_dir: Path, weights: str, dump: DumpSet, keys: list[str]) -> np.ndarray:
+    model = load_model(BilevelSSLTask, exp_dir, weights, "cpu")
+    return next(layer_states(model, None, dump, "cpu", keys))[1]
 
 
 @contextlib.contextmanager

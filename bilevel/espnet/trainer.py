@@ -6,23 +6,24 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
 from espnet2.torch_utils.device_funcs import to_device
-from espnet2.torch_utils.recursive_op import recursive_average
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import SubReporter
 from espnet2.train.trainer import Trainer, TrainerOptions, autocast_args
 from espnet2.utils.build_dataclass import build_dataclass
-from torch import Tensor
+from espnet2.utils.nested_dict_action import NestedDictAction
 
 from bilevel.espnet.checkpoint import set_aside
-from bilevel.optim.penalty import Solver
-from bilevel.optim.schedule import Penalty, Plan, StageRate
+from bilevel.espnet.health import Health
+from bilevel.espnet.levels import Levels
+from bilevel.espnet.solvers import ScheduledSolver
+from bilevel.optim.schedule import Plan, StageRate
 
 
 @dataclasses.dataclass
@@ -32,16 +33,22 @@ class BilevelTrainerOptions(TrainerOptions):
     Attributes:
         num_iters_per_epoch: Steps of an epoch.
         plan_conf: Arguments of `optim.schedule.Plan`.
-        penalty_conf: Arguments of `optim.schedule.Penalty`, and `weight_lower_head` of the solver.
+        solver: Module of `bilevel.optim`: penalty (BL-JUST and its baselines), local (PTLOC; no steps: plain training).
+        solver_conf: Arguments of the solver.
+        penalty_conf: Arguments of `optim.schedule.Penalty`, for solvers with a growing penalty.
         stage_lr_conf: Arguments of `optim.schedule.StageRate`; it multiplies ESPnet's scheduler, if there is one.
         max_skipped_steps: Stop after this many non-finite steps in a row.
+        health_conf: Arguments of `health.Health`.
     """
 
     num_iters_per_epoch: int
     plan_conf: dict[str, Any]
+    solver: str
+    solver_conf: dict[str, Any]
     penalty_conf: dict[str, Any]
     stage_lr_conf: dict[str, float]
     max_skipped_steps: int
+    health_conf: dict[str, Any]
 
 
 def build_plan(options: BilevelTrainerOptions | argparse.Namespace) -> Plan:
@@ -50,44 +57,25 @@ def build_plan(options: BilevelTrainerOptions | argparse.Namespace) -> Plan:
     return Plan(n_steps=n * options.max_epoch, n_steps_per_epoch=n, **options.plan_conf)
 
 
-class _Levels:
-    """The two levels of a wrapped model, as the solver sees them; keeps what the reporter wants."""
-
-    def __init__(self, model: torch.nn.Module, autocast: Callable[[], Any], distributed: bool) -> None:
-        self.model = model
-        self.core = model.module if distributed else model
-        self.autocast = autocast
-        self.distributed = distributed
-        self.stats: list[tuple[dict[str, Tensor], Tensor]] = []
-
-    def upper_params(self) -> list[torch.nn.Parameter]:
-        return self.core.upper_params()
-
-    def lower_params(self) -> list[torch.nn.Parameter]:
-        return self.core.lower_params()
-
-    def upper(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._level("upper", batch)
-
-    def lower(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._level("lower", batch)
-
-    def _level(self, level: str, batch: dict[str, Tensor]) -> Tensor:
-        with self.autocast():
-            loss, stats, weight = self.model(level=level, **batch)
-        stats = {name: value for name, value in stats.items() if value is not None}
-        if self.distributed:
-            # Weighted mean over processes; times world size because DDP divides the gradients by it.
-            share = weight.to(loss.dtype)
-            stats, weight = recursive_average(stats, weight, True)
-            total = weight.to(loss.dtype).clamp(min=1)
-            loss = (loss * share).sum() / total * torch.distributed.get_world_size()
-        self.stats.append((stats, weight))
-        return loss.squeeze()
-
-
 class BilevelTrainer(Trainer):
     """One `train_one_epoch` for all methods; everything else is ESPnet's."""
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Options of the method, for every task with this trainer."""
+        group = parser.add_argument_group("Bilevel related")
+        group.add_argument("--plan_conf", action=NestedDictAction, default={}, help="bilevel.optim.schedule.Plan")
+        group.add_argument("--solver", type=str, default="penalty", help="a module of bilevel.optim")
+        group.add_argument("--solver_conf", action=NestedDictAction, default={}, help="arguments of the solver")
+        group.add_argument("--penalty_conf", action=NestedDictAction, default={}, help="bilevel.optim.schedule.Penalty")
+        group.add_argument(
+            "--stage_lr_conf",
+            action=NestedDictAction,
+            default={"explore": 1.0, "joint": 1.0, "finetune": 1.0},
+            help="bilevel.optim.schedule.StageRate",
+        )
+        group.add_argument("--max_skipped_steps", type=int, default=20, help="non-finite steps in a row before a stop")
+        group.add_argument("--health_conf", action=NestedDictAction, default={}, help="bilevel.espnet.health.Health")
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> BilevelTrainerOptions:
@@ -108,16 +96,19 @@ class BilevelTrainer(Trainer):
         distributed_option: DistributedOption,
     ) -> bool:
         """One epoch of the plan. Returns whether every step was skipped."""
-        plan = build_plan(options)
-        penalty_conf = dict(options.penalty_conf)
-        solver = Solver(weight_lower_head=penalty_conf.pop("weight_lower_head", "one"))
-        penalty, stage_rate = Penalty(**penalty_conf), StageRate(**options.stage_lr_conf)
+        plan, epoch = build_plan(options), reporter.get_epoch()
+        stage_rate, health = StageRate(**options.stage_lr_conf), Health(**options.health_conf)
         device = "cuda" if options.ngpu > 0 else "cpu"
+        scheduled = ScheduledSolver(options.solver, options.solver_conf, options.penalty_conf)
+        scheduled.load(Path(options.output_dir), epoch - 1, device)
+        solver = scheduled.solver
         distributed = distributed_option.distributed
         amp = scaler is not None and options.ngpu > 0
-        levels = _Levels(model, lambda: torch.autocast(device, enabled=amp, **autocast_args), distributed)
+        # A solver that averages gradients over processes needs no DDP, whose hooks its inner steps would set off.
+        seen = model.module if distributed and solver.averages else model
+        levels = Levels(seen, lambda: torch.autocast(device, enabled=amp, **autocast_args), distributed)
         log_interval = options.log_interval or max(len(iterator) // 20, 10)
-        step = (reporter.get_epoch() - 1) * options.num_iters_per_epoch
+        step = (epoch - 1) * options.num_iters_per_epoch
         n_skipped_in_row, all_skipped = 0, True
         model.train()
         # A trailing partial group of the last epoch must not leak into this one.
@@ -131,9 +122,8 @@ class BilevelTrainer(Trainer):
                 reporter.next()
                 continue
             progress = plan.progress(step)
-            solver.gamma = penalty.gamma(progress)
-            solver.scale = penalty.scale(solver.gamma)
-            levels.stats.clear()
+            rate = stage_rate.factor(plan.stage(step), progress)
+            scheduled.schedule(progress, rate * _relative_rate(optimizers[0]))
             with reporter.measure_time("forward_backward_time"):
                 report = solver.backward(
                     levels,
@@ -141,13 +131,12 @@ class BilevelTrainer(Trainer):
                     batch.get("lower"),
                     lambda loss: (scaler.scale(loss) if scaler else loss) / options.accum_grad,
                 )
-            for stats, weight in levels.stats:
+            for stats, weight in levels.take_stats(batch):
                 reporter.register(stats, weight)
-            n_input = float(sum(level["speech_lengths"].sum() for level in batch.values()))
-            gamma = {"gamma": solver.gamma} if len(batch) == 2 else {}  # its mean is over joint steps
-            reporter.register({"passes": report["passes"], "n_input": n_input} | gamma)
+                health.check(stats, step)
+            gamma = {"gamma": solver.gamma} if solver.penalised and len(batch) == 2 else {}  # a mean over joint steps
+            reporter.register({"passes": report["passes"], "n_input": _input_size(batch, report["passes"])} | gamma)
             if i % options.accum_grad == 0:
-                rate = stage_rate.factor(plan.stage(step), progress)
                 stepped = cls._update(model, optimizers, schedulers, scaler, options, rate, report, reporter)
                 reporter.register({"skipped": 0.0 if stepped else 1.0})
                 n_skipped_in_row = 0 if stepped else n_skipped_in_row + 1
@@ -167,6 +156,8 @@ class BilevelTrainer(Trainer):
                 logging.info(reporter.log_message(-log_interval))
                 if summary_writer is not None:
                     reporter.tensorboard_add_scalar(summary_writer, -log_interval)
+        if not distributed or distributed_option.dist_rank == 0:
+            scheduled.save(Path(options.output_dir), epoch)
         return all_skipped
 
     @classmethod
@@ -217,6 +208,18 @@ class BilevelTrainer(Trainer):
         super().validate_one_epoch(model=model, reporter=reporter, options=options, **kwargs)
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             set_aside(Path(options.output_dir))
+
+
+def _relative_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Learning rate over its initial value, as ESPnet's scheduler has set it."""
+    initial = optimizer.defaults["lr"]
+    return optimizer.param_groups[0]["lr"] / initial if initial else 1.0
+
+
+def _input_size(batch: dict[str, Any], n_passes: float) -> float:
+    """Samples, or frames, that went through the encoder: every batch of a step has the same number of passes."""
+    parts = [part for level in batch.values() for part in (level if isinstance(level, list) else [level])]
+    return float(sum(part["speech_lengths"].sum() for part in parts)) * n_passes / len(parts)
 
 
 @contextlib.contextmanager

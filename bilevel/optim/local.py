@@ -61,6 +61,7 @@ class Solver(BilevelSolver):
     """
 
     shares_variables = True
+    anneals = ("lr",)
 
     def __init__(
         self,

@@ -41,6 +41,8 @@ class Solver(BilevelSolver):
     """
 
     shares_variables = True
+    averages = False
+    penalised = True
 
     def __init__(self, gamma: float = 1.0, scale: float = 1.0, weight_lower_head: str = "one") -> None:
         if weight_lower_head not in ("one", "gamma"):

@@ -54,7 +54,10 @@ class StageRate:
     A stage begins with a new loss, and fine-tuning with a fresh head, so each warms up, holds and decays by itself.
     With factors of 1 the mean rate over all steps is the same for every split into stages: one budget for all methods.
 
-        shape(r) = r / warmup for r < warmup;  1;  falling in a line to `final` over the last `decay`, r in (0, 1]
+        shape(r) = r / warmup for r < warmup;  1;  falling to `final` over the last `decay`, r in (0, 1]:
+        1 - (1 - final) s  or  final^s  with s from 0 to 1 ("linear", "exponential")
+
+    "x 1/sqrt(2) each epoch" over the last 20 epochs is exponential with final = 2^-10.
 
     Attributes:
         explore: Factor in stage A (rho of the paper's box, over the base rate).
@@ -63,9 +66,10 @@ class StageRate:
         warmup: Share of a stage to warm up in.
         decay: Share of a stage to decay in.
         final: Shape at the end of a stage.
+        decay_shape: "linear" or "exponential".
 
     Raises:
-        ValueError: A negative factor, or warm-up and decay that overlap.
+        ValueError: A negative factor, warm-up and decay that overlap, or an unknown shape.
     """
 
     explore: float = 1.0
@@ -74,12 +78,15 @@ class StageRate:
     warmup: float = 0.0
     decay: float = 0.0
     final: float = 0.01
+    decay_shape: Literal["linear", "exponential"] = "linear"
 
     def __post_init__(self) -> None:
         if min(self.explore, self.joint, self.finetune, self.warmup, self.decay, self.final) < 0:
             raise ValueError(f"{self}: expected values >= 0")
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup {self.warmup} + decay {self.decay}: expected at most 1 together")
+        if self.decay_shape not in ("linear", "exponential"):
+            raise ValueError(f"decay_shape {self.decay_shape!r}: expected linear or exponential")
 
     def factor(self, stage: Stage, progress: float) -> float:
         """Factor at a progress in (0, 1] of a stage."""
@@ -87,7 +94,8 @@ class StageRate:
         if progress < self.warmup:
             return height * progress / self.warmup
         if progress > 1 - self.decay:
-            return height * (1 - (1 - self.final) * (progress - 1 + self.decay) / self.decay)
+            fallen = (progress - 1 + self.decay) / self.decay
+            return height * (self.final**fallen if self.decay_shape == "exponential" else 1 - (1 - self.final) * fallen)
         return height
 
 

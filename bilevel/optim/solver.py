@@ -37,11 +37,17 @@ class BilevelSolver(ABC):
         second_order: Needs the second derivative of the lower loss (fused kernels may lack a double backward).
         accepts_constraints: Reads `constraints` of a `ConstrainedProblem`.
         shares_variables: A parameter may be in both levels.
+        averages: Averages gradients over processes itself; otherwise the problem's model is wrapped in DDP.
+        penalised: Has attributes `gamma` and `scale` that a ramp sets before each step (`schedule.Penalty`).
+        anneals: Attributes that are step sizes and follow the outer learning rate.
     """
 
     second_order: bool = False
     accepts_constraints: bool = False
     shares_variables: bool = False
+    averages: bool = True
+    penalised: bool = False
+    anneals: tuple[str, ...] = ()
 
     @abstractmethod
     def backward(

@@ -11,7 +11,7 @@ import yaml
 from asr_kit import CONFIG, Corpus, Kit, Recorder, snapshot
 from espnet2.train.distributed_utils import DistributedOption
 
-from bilevel.espnet import commands
+from bilevel.espnet import commands, record
 
 BATCHES = [
     (["train-0", "train-3", "train-5", "train-1"], ["unlab-1", "unlab-2", "unlab-7", "unlab-4"]),
@@ -53,9 +53,9 @@ def train_main(kit: Kit, rank: int, world: int, out: Path) -> None:
     config.write_text(yaml.safe_dump(CONFIG | changes | dist))
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
     folders = {f"{name}_dir": root / d for name, d in (("train", "train"), ("valid", "dev"), ("unlabelled", "unlab"))}
-    tokens = {"token_list": kit.corpus.token_list, "token_type": "char", "bpemodel": None}
+    tokens = {"token_list": kit.corpus.token_list, "token_type": "char", "bpemodel": None, "pretrained": None}
     if rank:
-        commands._record = lambda *_: None  # the first process's task
+        record.record = lambda *_: None  # the first process's task
     commands.train(
         config, argparse.Namespace(**folders, **tokens, seed=0, ngpu=0), root / f"main_of{world}", root / "stats"
     )

@@ -37,6 +37,7 @@ def train(corpus):
         token_list=corpus.token_list,
         token_type="char",
         bpemodel=None,
+        pretrained=None,
         seed=3,
         ngpu=0,
     )

@@ -37,6 +37,7 @@ max_sec=20                      # longest training utterance
 token_type=bpe                  # bpe, char or word
 nbpe=100                        # size of the bpe token list
 method=bljust                   # supervised, pretrain_finetune, weighted_sum or bljust
+pretrained=                     # experiment of ssl.sh to start from; front-end to encoder are then its own
 asr_config=                     # what differs from train_asr.yaml: files of yours, the recipe or the template; later wins
 inference_config=decode_greedy  # yaml of the recipe or of the template
 inference_model=valid.cer_ctc.ave.pth
@@ -57,6 +58,7 @@ mapfile -t option_names < <(sed -n '/^recipe=/,/^expdir=/s/^\([a-z_]*\)=.*/\1/p'
 
 # Long options of ours are seen from the caller's folder, everything else from the recipe's.
 if [ -n "${src}" ]; then src=$(cd "${caller}" && realpath -- "${src}"); fi
+if [ -n "${pretrained}" ]; then pretrained=$(cd "${caller}" && realpath -- "${pretrained}"); fi
 find_config() {
     for file in "$1" "${recipe}/conf/$1" "${template}/conf/$1"; do
         if [ -f "${file}" ]; then realpath -- "${file}"; return; fi
@@ -133,15 +135,16 @@ if begins 5 "token list"; then
     run tokens --text "${dump}/${labelled}/text" --out_dir "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}"
 fi
 
-changed=${labelled_share:+_share${labelled_share}}
+changed=${labelled_share:+_share${labelled_share}}${pretrained:+_from_$(basename "${pretrained}")}
 if [ -n "${train_args}" ]; then changed+=_$(cksum <<<"${train_args}" | cut -d' ' -f1); fi
 tag=${asr_tag:-asr_${method}${config:-_train_asr}_${feats_type}_$(basename "${tokens}")${changed}_seed${seed}}
 exp=${expdir}/${tag}
 mapfile -t sources < <(given --unlabelled_dir "${unlabelled_set:+${dump}/${unlabelled_set}}")
+mapfile -t start < <(given --pretrained "${pretrained}")
 for override in "${overrides[@]}"; do sources+=(--set "${override}"); done
 common=(--train_dir "${dump}/${labelled}" --valid_dir "${dump}/${valid_set}" --token_list "${tokens}/tokens.txt"
     --token_type "${token_type}" "${bpemodel[@]}" --fs "${fs}" --stats_dir "${expdir}/asr_stats_${feats_type}_$(basename "${tokens}")"
-    "${configs[@]}" "${sources[@]}" --method "${method}"
+    "${configs[@]}" "${sources[@]}" "${start[@]}" --method "${method}"
     --method_dir "${template}/conf/method")
 if begins 10 "statistics"; then run stats "${common[@]}"; fi
 if begins 11 "train ${method}"; then

@@ -1,0 +1,49 @@
+"""`bilevel pretrain` (stages 6 and 7 of ssl.sh): pre-train, or resume, one method."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bilevel.bin._cli import Parser, run
+from bilevel.bin._training import add_config_options, add_run_options, check_resume, merge_config, write_config
+from bilevel.data.files import Stamp, write_text
+from bilevel.data.lock import lock
+from bilevel.espnet.config import digest
+
+
+def main(argv: Sequence[str] | None) -> None:
+    """Write models, curves (train.jsonl) and cost (cost.json) to --exp_dir; statistics to --stats_dir."""
+    parser = Parser(prog="bilevel pretrain", description=__doc__)
+    add_config_options(parser)
+    add_run_options(parser)
+    parser.add_argument("--targets_dir", type=Path, help="folder of frame labels, a file for each set (bilevel kmeans)")
+    parser.add_argument("--only_stats", action="store_true", help="stage 6 alone")
+    parser.add_argument("--pretrained", type=Path, help="experiment to start from, head included")
+    args = parser.parse_args(argv)
+    merged = merge_config(args, method_first=True)
+    sources = [args.train_dir, args.valid_dir] + ([args.targets_dir] if args.targets_dir else [])
+    if args.pretrained:
+        sources.append(args.pretrained / "latest.pth")
+    front_end = {key: merged.get(key) for key in ("frontend", "frontend_conf", "normalize")}
+    stats_stamp = Stamp(args.stats_dir / ".done" / "stats.json", sources, front_end)
+    stamp = Stamp(args.exp_dir / ".done" / "pretrain.json", sources, merged | {"seed": args.seed})
+    from bilevel.espnet import pretrain
+
+    if args.only_stats:
+        if not stats_stamp.fresh():
+            pretrain.collect_stats(write_config(merged, args.stats_dir / "config.in.yaml"), args)
+            stats_stamp.write()
+        return
+    if stamp.fresh():
+        return
+    with lock(args.exp_dir):
+        check_resume(stamp, args.exp_dir)
+        stamp.begin()
+        pretrain.pretrain(write_config(merged, args.exp_dir / "config.in.yaml"), args)
+        facts = {"method": args.method, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
+        write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")
+        stamp.write()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,80 @@
+"""Trained models and batches of a set, for decoding, clustering and probing."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from espnet2.tasks.abs_task import AbsTask
+from torch import Tensor
+
+from bilevel.data.archive import read_matrix
+from bilevel.data.tables import read_scp
+from bilevel.espnet.dump import DumpSet
+
+BATCH_SEC = 60
+
+
+def load_model(task: type[AbsTask], exp_dir: Path, weights: str, device: str) -> torch.nn.Module:
+    """The model of an experiment, in evaluation mode.
+
+    Raises:
+        ValueError: The weights lack tensors of the configuration; ESPnet would go on with random ones.
+    """
+    file = exp_dir / weights
+    for needed in (exp_dir / "config.yaml", file):
+        if not needed.exists():
+            raise ValueError(f"{needed}: no such file; expected the folder of a finished training")
+    model, _ = task.build_model_from_file(exp_dir / "config.yaml", file, device)
+    check_loaded(model, file)
+    return model.eval()
+
+
+def check_loaded(model: torch.nn.Module, file: Path) -> None:
+    """ESPnet loads weights with strict=False; a model that kept its random initial values must not be used.
+
+    Raises:
+        ValueError: The file lacks tensors of the model.
+    """
+    lacking = sorted(set(model.state_dict()) - set(torch.load(file, map_location="cpu", weights_only=True, mmap=True)))
+    if lacking:
+        raise ValueError(
+            f"{file}: lacks {len(lacking)} tensors of the configuration ({', '.join(lacking[:3])}, ...); "
+            "use the config.yaml of the same training"
+        )
+
+
+def batches(
+    dump: DumpSet, device: str, keys: Sequence[str] | None = None
+) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    """Batches of about a minute, utterances of like length together.
+
+    Args:
+        dump: The set.
+        device: Where the tensors go.
+        keys: Utterances in order of their length; all by default.
+
+    Yields:
+        (ids, (B, S) samples or (B, T, F) features, (B,) lengths).
+    """
+    lengths = {key: int(n) for key, n in read_scp(dump.lengths).items()}
+    ids = dump.by_length() if keys is None else list(keys)
+    entries = read_scp(dump.scp)
+    per_batch = BATCH_SEC * (16000 if dump.type == "sound" else 100)
+    while ids:
+        n = 1
+        while n < len(ids) and lengths[ids[n]] * (n + 1) <= per_batch:
+            n += 1
+        chosen, ids = ids[:n], ids[n:]
+        arrays = [torch.as_tensor(load(entries[key], dump.type)) for key in chosen]
+        lens = torch.tensor([len(array) for array in arrays], device=device)
+        yield chosen, torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True).to(device), lens
+
+
+def load(entry: str, data_type: str) -> np.ndarray:
+    """Samples (S,) or features (T, F) of an entry of wav.scp or feats.scp in a dump."""
+    if data_type == "kaldi_ark":
+        return read_matrix(entry)
+    samples, _ = soundfile.read(entry, dtype="float32")
+    return samples

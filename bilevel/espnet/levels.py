@@ -1,0 +1,80 @@
+"""A model of ESPnet as the solvers see it: two levels, their losses and parameters."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from espnet2.torch_utils.recursive_op import recursive_average
+from torch import Tensor
+
+Batch = dict[str, Any]
+
+
+class Levels:
+    """`bilevel.optim.problem.Problem` of a model with `upper_params`, `lower_params` and `forward(level=...)`.
+
+    Keeps the statistics of the first evaluation of every batch, which is the one at the parameters' own values: a
+    solver may evaluate the same batch again at copies.
+
+    Args:
+        model: The model, in DDP where there are several processes and the solver leaves averaging to DDP.
+        autocast: Makes the context of mixed precision.
+        distributed: Whether there are several processes.
+    """
+
+    def __init__(self, model: torch.nn.Module, autocast: Callable[[], Any], distributed: bool) -> None:
+        self.model = model
+        self.core = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+        self.autocast = autocast
+        self.distributed = distributed
+        self._found: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
+
+    def upper_params(self) -> list[torch.nn.Parameter]:
+        """Parameters of the upper level."""
+        return self.core.upper_params()
+
+    def lower_params(self) -> list[torch.nn.Parameter]:
+        """Parameters of the lower level."""
+        return self.core.lower_params()
+
+    def upper(self, batch: Batch) -> Tensor:
+        """Upper loss on a batch."""
+        return self._level("upper", batch)
+
+    def lower(self, batch: Batch) -> Tensor:
+        """Lower loss on a batch."""
+        return self._level("lower", batch)
+
+    def _level(self, level: str, batch: Batch) -> Tensor:
+        inputs = {name: value for name, value in batch.items() if name != "source"}
+        with self.autocast():
+            loss, stats, weight = self.model(level=level, **inputs)
+        stats = {name: value for name, value in stats.items() if value is not None}
+        if self.distributed:
+            # Weighted mean over processes; times world size because gradients are divided by it afterwards.
+            share = weight.to(loss.dtype)
+            stats, weight = recursive_average(stats, weight, True)
+            total = weight.to(loss.dtype).clamp(min=1)
+            loss = (loss * share).sum() / total * torch.distributed.get_world_size()
+        self._found.setdefault(id(batch), (stats, weight))
+        return loss.squeeze()
+
+    def take_stats(self, batch: Mapping[str, Batch | list[Batch]]) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
+        """Statistics of the step on `batch` and their weights, then forget them.
+
+        A level with one batch has the weight of its loss. With one batch for each source, a statistic is the plain mean
+        over sources, as the objective is; every source's `ssl_loss` and share of the step's audio (`mix`) follow under
+        its name.
+        """
+        for level in batch.values():
+            parts = level if isinstance(level, list) else [level]
+            rows = [self._found[id(part)] for part in parts]
+            if len(rows) == 1:
+                yield rows[0]
+                continue
+            lengths = [float(part["speech_lengths"].sum()) for part in parts]
+            mean: dict[str, Any] = {name: sum(row[name] for row, _ in rows) / len(rows) for name in rows[0][0]}
+            for part, (row, _), length in zip(parts, rows, lengths, strict=True):
+                mean |= {f"ssl_loss_{part['source']}": row["ssl_loss"], f"mix_{part['source']}": length / sum(lengths)}
+            yield mean, None
+        self._found.clear()

@@ -1,0 +1,127 @@
+"""ESPnet's task for pre-training, on one or several data sources."""
+
+import argparse
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import espnet2.tasks.asr as asr
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.layers.abs_normalize import AbsNormalize
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.torch_utils.initialize import initialize
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.utils.types import int_or_none, str_or_none
+
+from bilevel.data.tables import read_scp
+from bilevel.espnet import task as asr_task  # enters our encoder and front-end into ESPnet's registries
+from bilevel.espnet.checkpoint import recover_checkpoint
+from bilevel.espnet.sources import SourcesIterFactory, batch_shares
+from bilevel.espnet.ssl_model import BilevelSSLModel
+from bilevel.espnet.trainer import BilevelTrainer
+
+_MODELS = ClassChoices("model", classes={"bilevel_ssl": BilevelSSLModel}, default="bilevel_ssl")
+
+
+class BilevelSSLTask(AbsTask):
+    """Pre-training: the recognition task's front-end, normalisation and encoder, our objectives and trainer."""
+
+    num_optimizers = 1
+    trainer = BilevelTrainer
+    class_choices_list = (
+        asr.frontend_choices,
+        asr.normalize_choices,
+        asr.preencoder_choices,
+        asr.encoder_choices,
+        _MODELS,
+    )
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Options of model, data and sources."""
+        group = parser.add_argument_group("Task related")
+        group.add_argument("--init", type=str_or_none, default=None, help="as in ESPnet")
+        group.add_argument("--input_size", type=int_or_none, default=None, help="of extracted features")
+        group.add_argument("--source_shape_dir", type=str_or_none, default=None, help="shape files of the sources")
+        group.add_argument(
+            "--source_temperature", type=float, default=1.0, help="1: batches in proportion to hours; more: more equal"
+        )
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[[Collection], Any]:
+        """ESPnet's plain one."""
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
+        """Nothing to prepare: there is no text."""
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Speech."""
+        return ("speech",)
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Frame labels from outside."""
+        return ("targets",)
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> BilevelSSLModel:
+        """The model of a configuration."""
+        if args.input_size is None:
+            frontend = asr.frontend_choices.get_class(args.frontend)(**args.frontend_conf)
+            input_size = frontend.output_size()
+        else:
+            args.frontend, args.frontend_conf, frontend, input_size = None, {}, None, args.input_size
+        normalize: AbsNormalize | None = None
+        if args.normalize is not None:
+            normalize = asr.normalize_choices.get_class(args.normalize)(**args.normalize_conf)
+        preencoder = None
+        if args.preencoder is not None:
+            conf = {"input_size": input_size} | args.preencoder_conf
+            preencoder = asr.preencoder_choices.get_class(args.preencoder)(**conf)
+        encoder_size = preencoder.output_size() if preencoder is not None else input_size
+        encoder = asr.encoder_choices.get_class(args.encoder)(input_size=encoder_size, **args.encoder_conf)
+        model = BilevelSSLModel(frontend, normalize, preencoder, encoder, input_size, **args.model_conf)
+        if args.init is not None:
+            initialize(model, args.init)
+        return model
+
+    @classmethod
+    def build_iter_factory(
+        cls,
+        args: argparse.Namespace,
+        distributed_option: DistributedOption,
+        mode: str,
+        kwargs: dict[str, Any] | None = None,
+    ) -> AbsIterFactory:
+        """One stream for each source in training, ESPnet's for the rest."""
+        if mode != "train":
+            return super().build_iter_factory(args, distributed_option, mode, kwargs)
+        files = {file.name: file for file in sorted(Path(args.source_shape_dir).iterdir())}
+        sizes = {
+            name: float(sum(int(shape.split(",")[0]) for shape in read_scp(file).values()))
+            for name, file in files.items()
+        }
+        shares = batch_shares(sizes, args.source_temperature)
+        sources = {
+            name if len(files) > 1 else "": asr_task.stream_factory(
+                args,
+                distributed_option,
+                args.train_data_path_and_name_and_type,
+                file,
+                batch_bins=max(1, round(args.batch_bins * shares[name])),
+                batch_size=max(1, round(args.batch_size * shares[name])),
+            )
+            for name, file in files.items()
+        }
+        if args.resume:
+            recover_checkpoint(Path(args.output_dir))
+        factory = SourcesIterFactory(sources, args.num_iters_per_epoch, args.seed)
+        args.num_iters_per_epoch = factory.n_steps
+        return factory
