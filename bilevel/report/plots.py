@@ -9,7 +9,9 @@ from bilevel.report.summary import Summary
 
 _STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
 # Okabe and Ito's palette, without the yellow that vanishes on white: told apart with any colour vision.
+# Okabe and Ito's, told apart by the colour-blind; then darker ones for reports of many methods.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLOURS += ("#7F3C8D", "#A5AA99", "#80461B", "#4B6A1D")
 _INK, _GREY = "#22262b", "#6b7280"
 _STYLE = {
     "font.family": "sans-serif",

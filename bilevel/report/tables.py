@@ -105,13 +105,15 @@ def significance_table(summaries: Sequence[Summary]) -> Table:
 
 
 def cost_table(runs: Sequence[Run]) -> Table:
-    """What each method costs, mean over its runs."""
+    """What each method costs, mean over its runs; in seconds where no run took a tenth of an hour."""
+    longest_sec = max((run.cost.get("wall_sec", 0.0) for run in runs), default=0.0)
+    unit_sec, unit, time_form = (3600, "h", ",.2f") if longest_sec >= 360 else (1, "s", ",.1f")
     columns = (
         ("Updates", "updates", 1, ",.0f"),
         ("Passes", "passes", 1, ",.0f"),
         ("Audio h", "audio_hours", 1, ",.1f"),
-        ("CPU h", "cpu_sec", 3600, ",.2f"),
-        ("Wall h", "wall_sec", 3600, ",.2f"),
+        (f"CPU {unit}", "cpu_sec", unit_sec, time_form),
+        (f"Wall {unit}", "wall_sec", unit_sec, time_form),
         ("Peak MB", "peak_mem_mb", 1, ",.0f"),
     )
     rows = []
@@ -120,7 +122,7 @@ def cost_table(runs: Sequence[Run]) -> Table:
             own = [run for run in runs if (run.corpus, run.method) == (corpus, method)]
             cells = [Cell(corpus), Cell(method), Cell(str(len(own)), len(own))]
             cells.append(_mean([run.params for run in own if run.params is not None], 1e6, ",.2f"))
-            cells += [_mean([r.cost[key] for r in own if key in r.cost], unit, form) for _, key, unit, form in columns]
+            cells += [_mean([r.cost[key] for r in own if key in r.cost], size, form) for _, key, size, form in columns]
             rows.append(tuple(cells))
     header = ("Corpus", "Method", "Runs", "Parameters M", *(name for name, *_ in columns))
     note = "Mean of a run. A pass is one forward and backward of the encoder over one batch; audio counts every pass."
