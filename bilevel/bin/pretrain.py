@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None) -> None:
     if args.pretrained:
         sources.append(args.pretrained / "latest.pth")
     front_end = {key: merged.get(key) for key in ("frontend", "frontend_conf", "normalize")}
-    stats_stamp = Stamp(args.stats_dir / ".done" / "stats.json", sources, front_end)
+    stats_stamp = Stamp(args.stats_dir / ".done" / "stats.json", [args.train_dir, args.valid_dir], front_end)
     stamp = Stamp(args.exp_dir / ".done" / "pretrain.json", sources, merged | {"seed": args.seed})
     from bilevel.espnet import pretrain
 
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None) -> None:
         return
     if stamp.fresh():
         return
+    if not stats_stamp.fresh():
+        raise ValueError(f"{args.stats_dir}: no statistics of these data and this front-end; run stage 6 first")
     with lock(args.exp_dir):
         check_resume(stamp, args.exp_dir)
         stamp.begin()

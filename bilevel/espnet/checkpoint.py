@@ -67,3 +67,8 @@ def _complete(checkpoint: Path) -> None:
     if not intact(model_file):
         with atomic_path(model_file) as temporary:
             torch.save(states["model"], temporary)
+    # ESPnet links after that; k-means, probes and --pretrained take what the link shows.
+    link, latest = checkpoint.with_name(".latest.pth"), checkpoint.with_name("latest.pth")
+    link.unlink(missing_ok=True)
+    link.symlink_to(model_file.name)
+    os.replace(link, latest)

@@ -33,6 +33,11 @@ class Health:
     enabled: bool = True
     _seen: dict[str, deque[float]] = field(default_factory=dict, init=False, repr=False)
 
+    def within(self, n_steps: int) -> "Health":
+        """The same with a window of at most `n_steps`: each epoch starts to watch anew."""
+        self.window = min(self.window, n_steps)
+        return self
+
     def check(self, stats: Mapping[str, Any], step: int) -> None:
         """Take the statistics of a step.
 
@@ -40,7 +45,7 @@ class Health:
             ValueError: A signal has collapsed.
         """
         for name, floor_name in FLOORS.items():
-            if not self.enabled or name not in stats:
+            if not self.enabled or name not in stats or not math.isfinite(float(stats[name])):
                 continue
             seen = self._seen.setdefault(name, deque(maxlen=self.window))
             seen.append(float(stats[name]))

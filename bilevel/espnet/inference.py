@@ -48,12 +48,12 @@ def check_loaded(model: torch.nn.Module, file: Path) -> None:
 def batches(
     dump: DumpSet, device: str, keys: Sequence[str] | None = None
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-    """Batches of about a minute, utterances of like length together.
+    """Batches of about a minute at 16 kHz, padding included.
 
     Args:
         dump: The set.
         device: Where the tensors go.
-        keys: Utterances in order of their length; all by default.
+        keys: Utterances in the order wanted; by default all, shortest first, which pads least.
 
     Yields:
         (ids, (B, S) samples or (B, T, F) features, (B,) lengths).
@@ -63,8 +63,9 @@ def batches(
     entries = read_scp(dump.scp)
     per_batch = BATCH_SEC * (16000 if dump.type == "sound" else 100)
     while ids:
-        n = 1
-        while n < len(ids) and lengths[ids[n]] * (n + 1) <= per_batch:
+        n, longest = 1, lengths[ids[0]]
+        while n < len(ids) and max(longest, lengths[ids[n]]) * (n + 1) <= per_batch:
+            longest = max(longest, lengths[ids[n]])
             n += 1
         chosen, ids = ids[:n], ids[n:]
         arrays = [torch.as_tensor(load(entries[key], dump.type)) for key in chosen]

@@ -61,7 +61,10 @@ def relabel(
         ValueError: The set to fit on has fewer frames than there are clusters.
     """
     model = load_model(BilevelSSLTask, exp_dir, WEIGHTS, device)
-    layer = layer or round(0.7 * n_blocks(model.encoder))
+    depth = n_blocks(model.encoder)
+    layer = round(0.7 * depth) if layer is None else layer
+    if not 1 <= layer <= depth:
+        raise ValueError(f"layer {layer}: expected one of 1..{depth}, blocks of a conformer_layernorm encoder")
     first = DumpSet(sets[0])
     kmeans = MiniBatchKMeans(n_clusters, random_state=seed, n_init=1, batch_size=FIT_FRAMES)
     pending: list[np.ndarray] = []

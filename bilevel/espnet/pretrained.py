@@ -24,6 +24,10 @@ def adopted(exp_dir: Path) -> dict[str, Any]:
     for name in ("config.yaml", WEIGHTS):
         if not (exp_dir / name).exists():
             raise ValueError(f"{exp_dir}: no {name}; expected the folder of a pre-training, stage 7 of ssl.sh")
+    if not (exp_dir / "run.json").exists():
+        raise ValueError(
+            f"{exp_dir}: a training that has not ended; let it finish (stage 7 of ssl.sh), then start from it"
+        )
     config = read_yaml(exp_dir / "config.yaml")
     return {key: config[key] for part in PARTS for key in (part, f"{part}_conf") if key in config}
 

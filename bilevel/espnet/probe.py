@@ -40,7 +40,10 @@ def probe(exp_dir: Path, align_exp: Path, align_model: str, folder: Path, target
     """
     dump = DumpSet(folder)
     if not dump.text.exists():
-        raise ValueError(f"{folder}: no text there; name a set with transcripts (--probe_set)")
+        raise ValueError(f"{folder}: no text there; name a dump directory with transcripts (--probe_dir)")
+    lacking = sorted(set(dump.by_length()) - set(read_scp(dump.text)))
+    if lacking:
+        raise ValueError(f"{dump.text}: no transcript of {', '.join(lacking[:3])}; format and filter the set again")
     units, n_units = align(align_exp, align_model, dump, device)
     labels = model_labels(exp_dir, dump, device)
     if targets is not None:
@@ -48,7 +51,9 @@ def probe(exp_dir: Path, align_exp: Path, align_model: str, folder: Path, target
     results = {}
     for kind, table in labels.items():
         pairs = [_same_length(key, units[key], table[key]) for key in sorted(units) if key in table]
-        heard = [(u[u >= 0], z[u >= 0]) for u, z in pairs]
+        heard = [(u[u >= 0], z[u >= 0]) for u, z in pairs if (u >= 0).any()]
+        if not heard:
+            raise ValueError(f"{folder}: nothing to compare with {kind}; the aligning model hears no unit anywhere")
         n_labels = 1 + max(int(z.max()) for _, z in heard)
         results[kind] = quality(counts(heard, n_units, n_labels))
     facts = {"set": folder.name, "align_exp": align_exp.name, "utterances": len(units), "labels": results}

@@ -49,7 +49,7 @@ class ScheduledSolver:
             setattr(self.solver, attribute, base * rate)
 
     def save(self, output_dir: Path, epoch: int) -> None:
-        """Write the state after an epoch, and keep that of the epoch before: a resume may fall back to it."""
+        """Write the state after an epoch, and keep those of two epochs before: a resume may fall back to them."""
         state = self.solver.state_dict()
         if not state:
             return
@@ -58,7 +58,7 @@ class ScheduledSolver:
         with atomic_path(folder / f"{epoch}epoch.pth") as temporary:
             torch.save(state, temporary)
         for file in folder.glob("*epoch.pth"):
-            if int(file.name.removesuffix("epoch.pth")) < epoch - 1:
+            if int(file.name.removesuffix("epoch.pth")) < epoch - 2:
                 file.unlink()
 
     def load(self, output_dir: Path, epoch: int, device: str) -> None:

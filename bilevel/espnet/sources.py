@@ -10,6 +10,7 @@ from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 
 from bilevel.data.files import write_lines
+from bilevel.data.record import is_safe_id
 from bilevel.data.tables import read_optional
 from bilevel.espnet.iterators import BatchStream, mask_seeds
 
@@ -62,8 +63,11 @@ def write_source_shapes(shapes: list[str], utt2source: Path, folder: Path) -> li
         groups.setdefault(table.get(key, "all"), []).append(line)
     if lacking:
         raise ValueError(f"{utt2source}: no source for {len(lacking)} utterances, such as {', '.join(lacking[:3])}")
+    unsafe = [name for name in groups if not is_safe_id(name)]
+    if unsafe:
+        raise ValueError(f"{utt2source}: source {unsafe[0]!r}: expected letters, digits or any of _.+=@%,-; rename it")
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in {path.name for path in folder.iterdir()} - set(groups):
+    for stale in {path.name for path in folder.iterdir() if path.name[0] != "."} - set(groups):
         (folder / stale).unlink()
     for name, lines in groups.items():
         write_lines(folder / name, lines)

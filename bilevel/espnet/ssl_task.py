@@ -103,7 +103,10 @@ class BilevelSSLTask(AbsTask):
         """One stream for each source in training, ESPnet's for the rest."""
         if mode != "train":
             return super().build_iter_factory(args, distributed_option, mode, kwargs)
-        files = {file.name: file for file in sorted(Path(args.source_shape_dir).iterdir())}
+        if args.solver != "local":
+            raise ValueError(f"solver {args.solver}: pre-training takes a batch of every source, which is for local")
+        folder = Path(args.source_shape_dir)
+        files = {file.name: file for file in sorted(folder.iterdir()) if file.name[0] != "."}
         sizes = {
             name: float(sum(int(shape.split(",")[0]) for shape in read_scp(file).values()))
             for name, file in files.items()

@@ -97,7 +97,8 @@ class BilevelTrainer(Trainer):
     ) -> bool:
         """One epoch of the plan. Returns whether every step was skipped."""
         plan, epoch = build_plan(options), reporter.get_epoch()
-        stage_rate, health = StageRate(**options.stage_lr_conf), Health(**options.health_conf)
+        stage_rate = StageRate(**options.stage_lr_conf)
+        health = Health(**options.health_conf).within(options.num_iters_per_epoch)
         device = "cuda" if options.ngpu > 0 else "cpu"
         scheduled = ScheduledSolver(options.solver, options.solver_conf, options.penalty_conf)
         scheduled.load(Path(options.output_dir), epoch - 1, device)

@@ -56,7 +56,8 @@ class Objective(nn.Module):
         hard: Straight-through: ye is one-hot forward, and soft for the gradient.
         detach_labels: No gradient through ye: online HuBERT, not BiRQ; cheaper.
         label_dropout: Whether the pass that makes z keeps the encoder's dropout in training.
-        z_norm: Normalisation of z, "layer" or "utterance" (see `label_input`).
+        z_norm: Normalisation of z, "layer" or "utterance" (see `label_input`). States share a large mean, which a norm
+            of single states keeps: then all fall on a few codes.
         separate_head: A head of its own for enhanced labels.
         separate_codebook: Codes of their own for enhanced labels.
         stack: Feature frames per encoder state. This and what follows is as in `bestrq`.
@@ -93,7 +94,7 @@ class Objective(nn.Module):
         hard: bool = False,
         detach_labels: bool = False,
         label_dropout: bool = False,
-        z_norm: str = "layer",
+        z_norm: str = "utterance",
         separate_head: bool = False,
         separate_codebook: bool = False,
         stack: int = 4,

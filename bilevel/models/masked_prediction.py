@@ -9,6 +9,8 @@ from torch.nn import functional
 from bilevel.models.masking import Masking, valid_mask
 from bilevel.models.output import Encode, at_least_float32
 
+MAX_DIFFERENCE = 2  # states that convolutions lose at the end
+
 
 class Encoded(NamedTuple):
     """Encoder states of masked features.
@@ -27,10 +29,18 @@ class Encoded(NamedTuple):
 def encode_masked(masking: Masking, feats: Tensor, lens: Tensor, seeds: Tensor, encode: Encode) -> Encoded:
     """One pass of the whole encoder over masked features (B, T, F).
 
-    Encoder and labels may disagree about the last, incomplete group of frames; T' is the shorter of the two.
+    Encoder and labels may disagree about the last, incomplete groups of frames; T' is the shorter of the two.
+
+    Raises:
+        ValueError: Their frame rates differ.
     """
     hidden, mask = masking.hide(feats, lens, seeds)
     states, state_lens = encode(hidden, lens)
+    if abs(states.size(1) - mask.size(1)) > MAX_DIFFERENCE:
+        raise ValueError(
+            f"{feats.size(1)} frames: {states.size(1)} encoder states, but {mask.size(1)} labels; set ssl_conf stack "
+            f"({masking.stack}) to the encoder's subsampling"
+        )
     n_states = min(states.size(1), mask.size(1))
     return Encoded(states[:, :n_states], state_lens, mask[:, :n_states] & valid_mask(state_lens, n_states))
 

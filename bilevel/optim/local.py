@@ -50,7 +50,8 @@ class Solver(BilevelSolver):
         eps: Of AdamW.
         weight_decay: Of AdamW, decoupled.
         direction: "gradient" or "reptile".
-        resample: New masks and dropout in each pass.
+        resample: New random numbers in each pass: dropout, and masks that the problem draws itself (not those that a
+            batch brings with it).
 
     References:
         PTLOC, arXiv 2508.19990, Algorithm 1. Finn et al., arXiv 1703.03400 (MAML). Nichol et al., arXiv 1803.02999

@@ -83,7 +83,7 @@ def test_relabelling_recognition_and_probe(pool, tmp_path):
     recipe, src, _ = pool
     log = run("ssl", "multi", recipe, src=src, method="hubert", ssl_tag="hubert", stage=5, n_clusters=6,
               kmeans_exp=recipe / "exp/birq")  # fmt: skip
-    targets = recipe / "exp/kmeans6_birq"
+    targets = recipe / "exp/kmeans6_birq_train_10h_seed0"
     assert set(read_scp(targets / "train")) == set(read_scp(recipe / "dump/raw/train/wav.scp"))
     assert json.loads((targets / "kmeans.json").read_text())["layer"] == 1  # 70 % of two blocks
     own = kaldi_tree(tmp_path, n_utterances=4)

@@ -64,6 +64,7 @@ def run(corpus, tmp_path_factory):
         level = logging.getLogger().level
         pretrain.collect_stats(path, args)
         pretrain.pretrain(path, args)
+        (folder / "exp" / "run.json").write_text("{}")  # as `bilevel pretrain` does at the end
         logging.getLogger().setLevel(level)
         return folder / "exp"
 
@@ -134,6 +135,9 @@ def test_recognition_starts_from_the_encoder_and_refuses_another(run, corpus, ca
 
     exp_dir = run({"max_epoch": 1})
     assert adopted(exp_dir)["encoder_conf"]["output_size"] == 16
+    (exp_dir / "run.json").unlink()
+    with pytest.raises(ValueError, match="has not ended; let it finish"):
+        adopted(exp_dir)
     options = ["--config", str(corpus.root / "config.yaml"), "--token_list", str(corpus.token_list)]
     options += ["--token_type", "char", "--output_dir", str(corpus.root / "from_pretrained")]
     (corpus.root / "config.yaml").write_text(yaml.safe_dump(CONFIG))

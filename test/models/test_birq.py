@@ -42,7 +42,7 @@ def counted(birq):
 
 
 def test_loss_equals_its_definition(feats, encoder):
-    birq = build(tau=0.7, logit_scale=3.0)
+    birq = build(tau=0.7, logit_scale=3.0, z_norm="layer")
     masked, frames = birq.masking.hide(feats, LENS, SEEDS)[0], counted(birq).nonzero().tolist()
     states, clean = encoder(masked, LENS)[0], encoder(feats, LENS, n_layers=K)[0]
     labels, codes = birq.labels(feats, LENS), birq.quantizer.codebook

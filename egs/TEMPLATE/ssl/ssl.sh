@@ -51,7 +51,9 @@ mapfile -t option_names < <(sed -n '/^recipe=/,/^expdir=/s/^\([a-z_]*\)=.*/\1/p'
 
 # Long options of ours are seen from the caller's folder, everything else from the recipe's.
 for name in src ssl_init kmeans_exp align_exp probe_dir; do
-    if [ -n "${!name}" ]; then printf -v "${name}" '%s' "$(cd "${caller}" && realpath -- "${!name}")"; fi
+    if [ -z "${!name}" ]; then continue; fi
+    path=$(cd "${caller}" && realpath -e -- "${!name}")  # an assignment of its own, so that a failure ends the script
+    printf -v "${name}" '%s' "${path}"
 done
 find_config() {
     for file in "$1" "${recipe}/conf/$1" "${template}/conf/$1"; do
@@ -103,7 +105,8 @@ if begins 4 "filter"; then
 fi
 targets=
 if [ -n "${kmeans_exp}" ]; then
-    targets=${expdir}/kmeans${n_clusters}_$(basename "${kmeans_exp}")${kmeans_layer:+_layer${kmeans_layer}}
+    targets=${expdir}/kmeans${n_clusters}_$(basename "${kmeans_exp}")${kmeans_layer:+_layer${kmeans_layer}}_${train_set}
+    targets+=_${kmeans_hours}h_seed${seed}
     if begins 5 "k-means targets"; then
         mapfile -t layer < <(given --layer "${kmeans_layer}")
         run kmeans --exp_dir "${kmeans_exp}" "${layer[@]}" --n_clusters "${n_clusters}" --fit_hours "${kmeans_hours}" \
@@ -123,7 +126,7 @@ exp=${expdir}/${ssl_tag:-ssl_${method}${config:-_train_ssl}_${feats_type}${chang
 mapfile -t sources < <(given --targets_dir "${targets}" && given --pretrained "${ssl_init}")
 for override in "${overrides[@]}"; do sources+=(--set "${override}"); done
 common=(--train_dir "${dump}/${train_set}" --valid_dir "${dump}/${valid_set}" --fs "${fs}" "${configs[@]}"
-    "${sources[@]}" --stats_dir "${expdir}/ssl_stats_${feats_type}_${train_set}" --method "${method}"
+    "${sources[@]}" --stats_dir "${expdir}/ssl_stats_${feats_type}_${train_set}_${valid_set}" --method "${method}"
     --method_dir "${template}/conf/method" --exp_dir "${exp}" --corpus "${corpus}" --seed "${seed}" --ngpu "${ngpu}")
 if begins 6 "statistics"; then run pretrain "${common[@]}" --only_stats; fi
 if begins 7 "pre-train ${method}"; then run pretrain "${common[@]}"; fi
