@@ -33,11 +33,6 @@ class Health:
     enabled: bool = True
     _seen: dict[str, deque[float]] = field(default_factory=dict, init=False, repr=False)
 
-    def within(self, n_steps: int) -> "Health":
-        """The same with a window of at most `n_steps`: each epoch starts to watch anew."""
-        self.window = min(self.window, n_steps)
-        return self
-
     def check(self, stats: Mapping[str, Any], step: int) -> None:
         """Take the statistics of a step.
 

@@ -50,6 +50,9 @@ class BilevelTrainerOptions(TrainerOptions):
     max_skipped_steps: int
     health_conf: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        self.health = Health(**self.health_conf)  # lives as long as the run: a window may be longer than an epoch
+
 
 def build_plan(options: BilevelTrainerOptions | argparse.Namespace) -> Plan:
     """The stages of a training of max_epoch epochs."""
@@ -98,7 +101,6 @@ class BilevelTrainer(Trainer):
         """One epoch of the plan. Returns whether every step was skipped."""
         plan, epoch = build_plan(options), reporter.get_epoch()
         stage_rate = StageRate(**options.stage_lr_conf)
-        health = Health(**options.health_conf).within(options.num_iters_per_epoch)
         device = "cuda" if options.ngpu > 0 else "cpu"
         scheduled = ScheduledSolver(options.solver, options.solver_conf, options.penalty_conf)
         scheduled.load(Path(options.output_dir), epoch - 1, device)
@@ -134,7 +136,7 @@ class BilevelTrainer(Trainer):
                 )
             for stats, weight in levels.take_stats(batch):
                 reporter.register(stats, weight)
-                health.check(stats, step)
+                options.health.check(stats, step)
             gamma = {"gamma": solver.gamma} if solver.penalised and len(batch) == 2 else {}  # a mean over joint steps
             reporter.register({"passes": report["passes"], "n_input": _input_size(batch, report["passes"])} | gamma)
             if i % options.accum_grad == 0:

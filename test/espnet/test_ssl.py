@@ -126,8 +126,8 @@ def test_a_constant_encoder_raises_the_alarm(run, monkeypatch):
 
     encode = ssl_model.encode_features
     monkeypatch.setattr(ssl_model, "encode_features", lambda *a, **k: (encode(*a, **k)[0] * 0.0, encode(*a, **k)[1]))
-    with pytest.raises(ValueError, match=r"step 2: self-supervision has collapsed: ssl_(enhanced_perp|feature_std)"):
-        run(BIRQ | {"health_conf": {"window": 3}})
+    with pytest.raises(ValueError, match=r"step 5: self-supervision has collapsed: ssl_(enhanced_perp|feature_std)"):
+        run(BIRQ | {"health_conf": {"window": 6}})  # longer than an epoch
 
 
 def test_recognition_starts_from_the_encoder_and_refuses_another(run, corpus, capsys):
