@@ -1,6 +1,7 @@
 """Options that statistics and training share."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from bilevel.bin._cli import Parser
 from bilevel.data.files import Stamp, write_text
-from bilevel.espnet.config import method_file, training_config
+from bilevel.espnet.config import digest, method_file, training_config
 
 
 def add_config_options(parser: Parser) -> None:
@@ -63,6 +64,16 @@ def write_config(merged: dict[str, Any], path: Path) -> Path:
     """The yaml file that ESPnet reads."""
     write_text(path, yaml.safe_dump(merged, sort_keys=False))
     return path
+
+
+def write_facts(args: argparse.Namespace, merged: dict[str, Any]) -> None:
+    """run.json: what the report groups by. A start from a pre-training is in the name, unless --label is given."""
+    label = getattr(args, "label", None)
+    if label is None:
+        start = "" if args.pretrained is None else json.loads((args.pretrained / "run.json").read_text())["method"]
+        label = f"{args.method} from {start}" if start else args.method
+    facts = {"method": label, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
+    write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")
 
 
 def check_resume(stamp: Stamp, exp_dir: Path) -> None:

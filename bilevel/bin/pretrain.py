@@ -1,14 +1,19 @@
 """`bilevel pretrain` (stages 6 and 7 of ssl.sh): pre-train, or resume, one method."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
-from bilevel.bin._training import add_config_options, add_run_options, check_resume, merge_config, write_config
-from bilevel.data.files import Stamp, write_text
+from bilevel.bin._training import (
+    add_config_options,
+    add_run_options,
+    check_resume,
+    merge_config,
+    write_config,
+    write_facts,
+)
+from bilevel.data.files import Stamp
 from bilevel.data.lock import lock
-from bilevel.espnet.config import digest
 
 
 def main(argv: Sequence[str] | None) -> None:
@@ -19,6 +24,8 @@ def main(argv: Sequence[str] | None) -> None:
     parser.add_argument("--targets_dir", type=Path, help="folder of frame labels, a file for each set (bilevel kmeans)")
     parser.add_argument("--only_stats", action="store_true", help="stage 6 alone")
     parser.add_argument("--pretrained", type=Path, help="experiment to start from, head included")
+    parser.add_argument("--label", help="name in reports; by default the method's")
+    parser.add_argument("--pool_sources", action="store_true", help="one batch a step, from all sources")
     args = parser.parse_args(argv)
     merged = merge_config(args, method_first=True)
     sources = [args.train_dir, args.valid_dir] + ([args.targets_dir] if args.targets_dir else [])
@@ -42,8 +49,7 @@ def main(argv: Sequence[str] | None) -> None:
         check_resume(stamp, args.exp_dir)
         stamp.begin()
         pretrain.pretrain(write_config(merged, args.exp_dir / "config.in.yaml"), args)
-        facts = {"method": args.method, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
-        write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")
+        write_facts(args, merged)
         stamp.write()
 
 

@@ -1,13 +1,18 @@
 """`bilevel train` (stage 11): train, or resume, one method."""
 
-import json
 from collections.abc import Sequence
 
 from bilevel.bin._cli import Parser, run
-from bilevel.bin._training import add_data_options, add_run_options, check_resume, merge_config, write_config
-from bilevel.data.files import Stamp, write_text
+from bilevel.bin._training import (
+    add_data_options,
+    add_run_options,
+    check_resume,
+    merge_config,
+    write_config,
+    write_facts,
+)
+from bilevel.data.files import Stamp
 from bilevel.data.lock import lock
-from bilevel.espnet.config import digest
 
 
 def main(argv: Sequence[str] | None) -> None:
@@ -29,8 +34,7 @@ def main(argv: Sequence[str] | None) -> None:
         check_resume(stamp, args.exp_dir)
         stamp.begin()
         train(write_config(merged, args.exp_dir / "config.in.yaml"), args, args.exp_dir, args.stats_dir)
-        facts = {"method": args.method, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
-        write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")
+        write_facts(args, merged)
         stamp.write()
 
 

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from bilevel.data.files import write_lines
+from bilevel.data.tables import read_optional
 from bilevel.espnet.config import read_yaml
 from bilevel.espnet.dump import DumpSet
 from bilevel.espnet.sources import write_source_shapes
@@ -27,7 +28,8 @@ def write_shapes(args: argparse.Namespace) -> list[str]:
     train, valid = DumpSet(args.train_dir), DumpSet(args.valid_dir)
     write_lines(args.stats_dir / "train" / "speech_shape", train.speech_shapes())
     write_lines(args.stats_dir / "valid" / "speech_shape", valid.speech_shapes())
-    return write_source_shapes(train.speech_shapes(), args.train_dir / "utt2source", args.stats_dir / "sources")
+    table = {} if args.pool_sources else read_optional(args.train_dir / "utt2source")
+    return write_source_shapes(train.speech_shapes(), table, args.stats_dir / "sources")
 
 
 def collect_stats(config: Path, args: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 
 from bilevel.data.files import write_lines
 from bilevel.data.record import is_safe_id
-from bilevel.data.tables import read_optional
 from bilevel.espnet.iterators import BatchStream, mask_seeds
 
 
@@ -38,12 +37,12 @@ def batch_shares(sizes: Mapping[str, float], temperature: float) -> dict[str, fl
     return {name: weight / total for name, weight in weights.items()}
 
 
-def write_source_shapes(shapes: list[str], utt2source: Path, folder: Path) -> list[str]:
+def write_source_shapes(shapes: list[str], utt2source: Mapping[str, str], folder: Path) -> list[str]:
     """Divide shape lines by source: one file a source, named like it.
 
     Args:
         shapes: ESPnet's shape lines of all utterances.
-        utt2source: Table of sources; without one, all is one source.
+        utt2source: Source of each utterance; empty: all is one source.
         folder: Where the files go; files of sources that are no more are removed.
 
     Returns:
@@ -52,20 +51,19 @@ def write_source_shapes(shapes: list[str], utt2source: Path, folder: Path) -> li
     Raises:
         ValueError: An utterance without a source, although there is a table.
     """
-    table = read_optional(utt2source)
     groups: dict[str, list[str]] = {}
     lacking = []
     for line in shapes:
         key = line.split(" ", 1)[0]
-        if table and key not in table:
+        if utt2source and key not in utt2source:
             lacking.append(key)
             continue
-        groups.setdefault(table.get(key, "all"), []).append(line)
+        groups.setdefault(utt2source.get(key, "all"), []).append(line)
     if lacking:
-        raise ValueError(f"{utt2source}: no source for {len(lacking)} utterances, such as {', '.join(lacking[:3])}")
+        raise ValueError(f"utt2source: no source for {len(lacking)} utterances, such as {', '.join(lacking[:3])}")
     unsafe = [name for name in groups if not is_safe_id(name)]
     if unsafe:
-        raise ValueError(f"{utt2source}: source {unsafe[0]!r}: expected letters, digits or any of _.+=@%,-; rename it")
+        raise ValueError(f"utt2source: source {unsafe[0]!r}: expected letters, digits or any of _.+=@%,-; rename it")
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {path.name for path in folder.iterdir() if path.name[0] != "."} - set(groups):
         (folder / stale).unlink()

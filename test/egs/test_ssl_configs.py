@@ -13,13 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "egs/TEMPLATE/ssl/conf"
 METHODS = sorted(path.stem for path in CONF.glob("method/*.yaml"))
 WITH_CODES = sorted(set(METHODS) - {"infonce"})
+CONTROLS = ("cssl_continued_small", "cssl_restarted_small")
 SERVES = [
     *((method, []) for method in METHODS),
     *((method, ["train_small"]) for method in METHODS),
     *((method, ["train_small", "codes_small"]) for method in WITH_CODES),
     *((method, ["train_ptloc"]) for method in ("bestrq", "birq")),
     ("bestrq", ["train_ptloc", "ptloc"]),
-    ("bestrq", ["train_small", "codes_small", "ptloc"]),
+    *(("bestrq", ["train_small", "codes_small", name]) for name in ("ptloc_small", *CONTROLS)),
+    *(("bestrq", ["train_ptloc", name]) for name in ("cssl_continued", "cssl_restarted")),
     ("birq", ["train_birq_c3"]),
     ("birq", ["gpu"]),
 ]
@@ -54,7 +56,7 @@ def test_configuration_builds_model_solver_and_schedule(method, deltas, tmp_path
     args, model = build(config_of(method, deltas), tmp_path)
     assert encoder_millions(model) > 0.5
     assert ScheduledSolver(args.solver, args.solver_conf, args.penalty_conf).solver.n_inner == (
-        1 if "ptloc" in deltas else 0
+        1 if {"ptloc", "ptloc_small"} & set(deltas) else 0
     )
     plan, rate = Plan(n_steps=1000, n_steps_per_epoch=10, **args.plan_conf), StageRate(**args.stage_lr_conf)
     assert {plan.stage(step) for step in range(1000)} == {"explore"}

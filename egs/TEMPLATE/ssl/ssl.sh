@@ -19,6 +19,7 @@ seed=0                          # seed of initial values, data order, masks and 
 train_set=train                 # training set; its text, if any, is not used
 valid_set=dev                   # validation set
 allow_partial=false             # go on although the corpus is incomplete
+pool_sources=false              # true: one batch a step from all data, not one of every source
 feats_type=raw                  # raw (front-end inside the model) or fbank (Kaldi archives)
 fs=16000                        # sampling rate in Hz
 resample=false                  # convert audio of another rate
@@ -33,6 +34,7 @@ kmeans_layer=                   # for hubert: after which block; default: 70 % o
 n_clusters=100                  # for hubert: number of labels
 kmeans_hours=10                 # for hubert: audio that k-means is fitted on
 train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
+label=                          # name in reports; default: the method, and what it starts from
 ssl_tag=                        # name of the experiment; by default method, configs, init, train_args and seed
 align_exp=                      # for stage 8: recognition experiment whose CTC aligns transcripts with frames
 probe_dir=                      # for stage 8: dump directory of a set with transcripts, formatted by asr.sh
@@ -114,7 +116,9 @@ if [ -n "${kmeans_exp}" ]; then
     fi
 fi
 
-changed=${ssl_init:+_from_$(basename "${ssl_init}")}
+changed=
+if "${pool_sources}"; then changed=_pooled; fi
+changed+=${ssl_init:+_from_$(basename "${ssl_init}")}
 if [ "${method}" = hubert ]; then
     changed+=_$(basename "${targets}")
     overrides=("model_conf.ssl_conf.codebook_size=${n_clusters}" "${overrides[@]}")
@@ -123,10 +127,15 @@ else
 fi
 if [ -n "${train_args}" ]; then changed+=_$(cksum <<<"${train_args}" | cut -d' ' -f1); fi
 exp=${expdir}/${ssl_tag:-ssl_${method}${config:-_train_ssl}_${feats_type}${changed}_seed${seed}}
-mapfile -t sources < <(given --targets_dir "${targets}" && given --pretrained "${ssl_init}")
+mapfile -t sources < <(given --targets_dir "${targets}" && given --pretrained "${ssl_init}" && given --label "${label}")
+stats=${expdir}/ssl_stats_${feats_type}_${train_set}_${valid_set}
+if "${pool_sources}"; then
+    sources+=(--pool_sources)
+    stats+=_pooled
+fi
 for override in "${overrides[@]}"; do sources+=(--set "${override}"); done
 common=(--train_dir "${dump}/${train_set}" --valid_dir "${dump}/${valid_set}" --fs "${fs}" "${configs[@]}"
-    "${sources[@]}" --stats_dir "${expdir}/ssl_stats_${feats_type}_${train_set}_${valid_set}" --method "${method}"
+    "${sources[@]}" --stats_dir "${stats}" --method "${method}"
     --method_dir "${template}/conf/method" --exp_dir "${exp}" --corpus "${corpus}" --seed "${seed}" --ngpu "${ngpu}")
 if begins 6 "statistics"; then run pretrain "${common[@]}" --only_stats; fi
 if begins 7 "pre-train ${method}"; then run pretrain "${common[@]}"; fi
