@@ -17,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="bilevel report", description="RESULTS.md and one self-contained report.html.")
     parser.add_argument("exp_dir", type=Path, help="folder with runs; each has a result.json")
     parser.add_argument("--out", type=Path, help="where to write; EXP_DIR when not given")
-    parser.add_argument("--title", default="Speech recognition results", help="heading of the page")
+    parser.add_argument("--title", help="heading of the page")
+    parser.add_argument("--baseline", metavar="NAME", help="method that the others are compared with; else the first")
     parser.add_argument("--made_by", help="command that made the runs, quoted in RESULTS.md")
     parser.add_argument("--picture", type=Path, help="also write the plot of one set and metric (SVG)")
     parser.add_argument("--picture_of", default="test WER", metavar="SET METRIC", help="what --picture shows")
@@ -25,9 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = read_runs(args.exp_dir)
     summaries = summarise(runs)
     out = args.out or args.exp_dir
+    title = args.title or ("Speech recognition results" if summaries else "Results")
     files = {
-        out / "RESULTS.md": results_md(runs, summaries, args.made_by),
-        out / "report.html": page(runs, summaries, args.title),
+        out / "RESULTS.md": results_md(runs, summaries, args.made_by, args.baseline),
+        out / "report.html": page(runs, summaries, title, args.baseline),
     }
     if args.picture:
         files[args.picture] = picture(runs, summaries, args.picture_of)

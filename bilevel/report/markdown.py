@@ -6,6 +6,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from bilevel.report.pretraining import pretraining_table, probe_table
 from bilevel.report.problems import problem_tables
 from bilevel.report.runs import Run
 from bilevel.report.summary import Summary
@@ -24,13 +25,23 @@ def environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
     ]
 
 
-def results_md(runs: Sequence[Run], summaries: Sequence[Summary], made_by: str | None = None) -> str:
-    """The text of RESULTS.md; `made_by` is the command that made the runs."""
+def results_md(
+    runs: Sequence[Run], summaries: Sequence[Summary], made_by: str | None = None, baseline: str | None = None
+) -> str:
+    """The text of RESULTS.md.
+
+    Args:
+        runs: All runs.
+        summaries: Of those that are speech recognition.
+        made_by: Command that made the runs.
+        baseline: Method that the others are compared with; None: the first one there.
+    """
     parts = ["<!-- made by bilevel report -->", "# RESULTS", "## Environments"]
     facts = [*environment(runs), *([("command", made_by)] if made_by else [])]
     parts.append("\n".join(f"- {name}: `{value}`" for name, value in facts))
-    tables = [("Methods", methods_table(summaries)), ("Significance", significance_table(summaries))]
-    tables += problem_tables([run for run in runs if not run.is_recognition])
+    tables = [("Methods", methods_table(summaries)), ("Significance", significance_table(summaries, baseline))]
+    tables += [("Pre-training", pretraining_table(runs)), ("Labels of the pre-training", probe_table(runs))]
+    tables += problem_tables(runs)
     for title, table in (*tables, ("Cost", cost_table(runs))):
         if table.rows:
             parts += [f"## {title}", _markdown(table), table.note]

@@ -8,6 +8,7 @@ from importlib import resources
 
 from bilevel.report.markdown import environment
 from bilevel.report.plots import Plot, curve_plots, interval_plots
+from bilevel.report.pretraining import pretraining_plots, pretraining_table, probe_table
 from bilevel.report.problems import problem_tables, trace_plots
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
@@ -23,21 +24,22 @@ _LEGEND = (
     ("ins", "", "word", "insertion"),
 )
 _N_WORST = 12
+_SEEDS = "Lines are means over seeds; bands reach from the least to the greatest seed."
 
 
-def page(runs: Sequence[Run], summaries: Sequence[Summary], title: str) -> str:
-    """The whole HTML document."""
-    corpora = ", ".join(sorted({run.corpus for run in runs}))
-    lead = f"{len(methods_of(runs))} methods, {len(runs)} runs on {corpora}"
+def page(runs: Sequence[Run], summaries: Sequence[Summary], title: str, baseline: str | None = None) -> str:
+    """The whole HTML document; methods are compared with `baseline`, None: the first one there."""
+    others = [run for run in runs if run.kind != "pretraining"]
+    parts = [f"{len(methods_of(others))} methods, {len(others)} runs"] if others else []
+    if len(runs) > len(others):
+        parts.append(f"{len(runs) - len(others)} pre-trainings")
+    lead = f"{', '.join(parts)} on {', '.join(sorted({run.corpus for run in runs}))}"
     sections = [
-        (
-            "methods",
-            "Results",
-            _table(methods_table(summaries)) + _intervals(runs, summaries),
-        ),
-        ("significance", "Significance", _table(significance_table(summaries))),
-        ("problems", "Problems", _problems([run for run in runs if not run.is_recognition])),
-        ("curves", "Training curves", _curves(runs)),
+        ("methods", "Results", _table(methods_table(summaries)) + _intervals(others, summaries)),
+        ("significance", "Significance", _table(significance_table(summaries, baseline))),
+        ("pretraining", "Pre-training", _pretraining(runs)),
+        ("problems", "Problems", _problems(runs)),
+        ("curves", "Training curves", _curves(others)),
         ("worst", "Worst utterances", _worst(summaries)),
         ("cost", "Cost", _table(cost_table(runs))),
         ("environment", "Environment", _environment(runs)),
@@ -87,6 +89,13 @@ def _intervals(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
     return f'{figures}<p class="note">{note}</p>' if figures else ""
 
 
+def _pretraining(runs: Sequence[Run]) -> str:
+    labels = _table(probe_table(runs))
+    figures = _figures(pretraining_plots(runs))
+    html = _table(pretraining_table(runs)) + (f"<h3>Labels</h3>{labels}" if labels else "")
+    return html + (f'{figures}<p class="note">{_SEEDS}</p>' if figures else "")
+
+
 def _problems(runs: Sequence[Run]) -> str:
     parts = [f"<h3>{escape(corpus)}</h3>{_table(table)}" for corpus, table in problem_tables(runs)]
     note = "Lines are means over seeds, against mean seconds; bands reach from the least to the greatest seed."
@@ -96,8 +105,7 @@ def _problems(runs: Sequence[Run]) -> str:
 
 def _curves(runs: Sequence[Run]) -> str:
     figures = _figures(curve_plots(runs))
-    note = "Lines are means over seeds; bands reach from the least to the greatest seed."
-    return f'{figures}<p class="note">{note}</p>' if figures else ""
+    return f'{figures}<p class="note">{_SEEDS}</p>' if figures else ""
 
 
 def _worst(summaries: Sequence[Summary]) -> str:

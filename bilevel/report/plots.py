@@ -1,6 +1,8 @@
 """Plots as SVG: results with intervals, and training curves. Matplotlib is imported when one is drawn."""
 
 import io
+import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,8 +10,8 @@ from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
 
 _STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
-# Okabe and Ito's palette, without the yellow that vanishes on white: told apart with any colour vision.
-# Okabe and Ito's, told apart by the colour-blind; then darker ones for reports of many methods.
+# Okabe and Ito's palette, told apart with any colour vision, without the yellow that vanishes on white; then four more
+# for reports of many methods.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _COLOURS += ("#7F3C8D", "#A5AA99", "#80461B", "#4B6A1D")
 _INK, _GREY = "#22262b", "#6b7280"
@@ -43,8 +45,16 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """What one plot of curves shows: title, axis label, (key, line style, name) of each curve, scale."""
+class Panel:
+    """What one plot of curves shows.
+
+    Attributes:
+        title: Heading.
+        label: Of the vertical axis.
+        curves: (key in train.jsonl, line style, name) of each curve.
+        log: Whether the vertical axis is logarithmic.
+        factor: What values are multiplied by, for instance 100 for per cent.
+    """
 
     title: str
     label: str
@@ -54,34 +64,34 @@ class _Panel:
 
 
 _PANELS = (
-    _Panel(
+    Panel(
         "Supervised loss (upper level)",
         "loss",
         (("train_upper_loss", "-", "training"), ("valid_upper_loss", "--", "validation")),
     ),
-    _Panel(
+    Panel(
         "Self-supervised loss (lower level)",
         "loss",
         (("train_lower_loss", "-", "training"), ("valid_lower_loss", "--", "validation")),
     ),
-    _Panel("Penalty weight \u03b3", "\u03b3", (("gamma", "-", ""),)),
-    _Panel(
+    Panel("Penalty weight \u03b3", "\u03b3", (("gamma", "-", ""),)),
+    Panel(
         "Gradient norm",
         "norm",
         (("grad_norm_upper", "-", "upper level"), ("grad_norm_lower", "--", "lower level"), ("grad_norm", ":", "sum")),
         log=True,
     ),
-    _Panel("Validation WER, greedy CTC", "%", (("valid_wer_ctc", "-", ""),), factor=100),
-    _Panel("Validation CER, greedy CTC", "%", (("valid_cer_ctc", "-", ""),), factor=100),
-    _Panel("Validation CER, attention", "%", (("valid_cer", "-", ""),), factor=100),
-    _Panel("Validation accuracy, attention", "%", (("valid_acc", "-", ""),), factor=100),
-    _Panel(
+    Panel("Validation WER, greedy CTC", "%", (("valid_wer_ctc", "-", ""),), factor=100),
+    Panel("Validation CER, greedy CTC", "%", (("valid_cer_ctc", "-", ""),), factor=100),
+    Panel("Validation CER, attention", "%", (("valid_cer", "-", ""),), factor=100),
+    Panel("Validation accuracy, attention", "%", (("valid_acc", "-", ""),), factor=100),
+    Panel(
         "Label perplexity (self-supervised)",
         "codes",
         (("ssl_label_perplexity", "-", "anchor"), ("ssl_enhanced_perplexity", "--", "enhanced")),
     ),
-    _Panel("Spread of the states (self-supervised)", "deviation", (("ssl_feature_std", "-", ""),)),
-    _Panel("Learning rate", "learning rate", (("lr", "-", ""),)),
+    Panel("Spread of the states (self-supervised)", "deviation", (("ssl_feature_std", "-", ""),)),
+    Panel("Learning rate", "learning rate", (("lr", "-", ""),)),
 )
 
 
@@ -100,19 +110,21 @@ def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> s
     """
     found = {f"{s.key[1]} {s.key[2].upper()}": s.key for s in summaries}
     if wanted not in found:
-        raise ValueError(f"--picture_of {wanted!r}: expected one of {', '.join(sorted(found))}")
+        there = f"expected one of {', '.join(sorted(found))}" if found else "there are no error rates to plot"
+        raise ValueError(f"--picture_of {wanted!r}: {there}")
     key = found[wanted]
-    return _interval_plot(key, [s for s in summaries if s.key == key], methods_of(runs)).svg
+    methods = methods_of([run for run in runs if run.kind != "pretraining"])
+    return _interval_plot(key, [s for s in summaries if s.key == key], methods).svg
 
 
-def curve_plots(runs: Sequence[Run]) -> list[Plot]:
-    """One plot for each quantity that some run has logged, all methods of a corpus in one."""
+def curve_plots(runs: Sequence[Run], panels: Sequence[Panel] = _PANELS) -> list[Plot]:
+    """One plot for each of the panels of which some run has logged a curve, all methods of a corpus in one."""
     plots = []
     methods = methods_of(runs)
     for corpus in sorted({run.corpus for run in runs}):
         own = [run for run in runs if run.corpus == corpus]
-        panels = [p for p in _PANELS if any(_points(run, key) for run in own for key, _, _ in p.curves)]
-        plots += [_curve_plot(corpus, panel, own, methods) for panel in panels]
+        logged = [p for p in panels if any(_points(run, key) for run in own for key, _, _ in p.curves)]
+        plots += [_curve_plot(corpus, panel, own, methods) for panel in logged]
     return plots
 
 
@@ -143,7 +155,7 @@ def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], meth
     return Plot(title, f"{metric.upper()} on {title}: {alt}", draw_svg(draw, (5.8, 1.1 + 0.42 * len(rows)), title))
 
 
-def _curve_plot(corpus: str, panel: _Panel, runs: Sequence[Run], methods: Sequence[str]) -> Plot:
+def _curve_plot(corpus: str, panel: Panel, runs: Sequence[Run], methods: Sequence[str]) -> Plot:
     drawn = [curve for curve in panel.curves if any(_points(run, curve[0]) for run in runs)]
     names = [f"{_STYLES[style]}: {name}" for _, style, name in drawn if name]
 
@@ -162,16 +174,16 @@ def _curve_plot(corpus: str, panel: _Panel, runs: Sequence[Run], methods: Sequen
                 axes.plot(epochs, mean, style, color=tint, lw=1.8, label=label, marker=mark)
                 label = None
         if panel.log:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
+            _log_scale(axes)
         axes.set_xlabel("epoch" + (f"   ({', '.join(names)})" if len(names) > 1 else ""))
         axes.set_ylabel(panel.label)
         axes.margins(x=0.02)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.figure.legend(loc="outside lower center", ncols=min(4, len(methods)), frameon=False, fontsize=9)
+        legend(axes)
 
     title = f"{panel.title} \u00b7 {corpus}"
-    return Plot(title, f"{title} per epoch for {', '.join(methods)}", draw_svg(draw, (5.8, 3.7), title))
+    shown = [method for method in methods if any(run.method == method for run in runs)]
+    return Plot(title, f"{title} per epoch for {', '.join(shown)}", draw_svg(draw, (5.8, 3.7), title))
 
 
 def _points(run: Run, key: str) -> dict[int, float]:
@@ -192,6 +204,30 @@ def colour(method: str, methods: Sequence[str]) -> str:
     return _COLOURS[list(methods).index(method) % len(_COLOURS)]
 
 
+def _log_scale(axes) -> None:
+    """A logarithmic vertical axis whose numbers are plain; within a decade those between powers of ten show, too."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
+
+
+def legend(axes) -> None:
+    """A legend below the axes, of as many columns as the figure is wide enough for; many rows make it taller."""
+    names = axes.get_legend_handles_labels()[1]
+    # At 9 points: a line and the gaps take 45, a character 5.8 on average.
+    n_fitting = int(axes.figure.get_figwidth() * 72 / (45 + 5.8 * max(map(len, names), default=0)))
+    n_columns = max(1, min(4, len(names), n_fitting))
+    n_rows = math.ceil(len(names) / n_columns)
+    axes.figure.set_figheight(axes.figure.get_figheight() + 0.18 * max(0, n_rows - 2))
+    axes.figure.legend(loc="outside lower center", ncols=n_columns, frameon=False, fontsize=9)
+
+
 def draw_svg(draw: Callable, size: tuple[float, float], title: str) -> str:
     """SVG of one pair of axes that `draw` fills; the same input gives the same text."""
     import matplotlib as mpl
@@ -200,7 +236,8 @@ def draw_svg(draw: Callable, size: tuple[float, float], title: str) -> str:
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-        axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
+        # Of the figure, not of the axes, which long names of methods push to the right.
+        figure.suptitle(textwrap.fill(title, int(9.8 * size[0])), x=0.02, ha="left", fontsize=11, fontweight="bold")
         draw(axes)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from bilevel.report.plots import Plot, colour, draw_svg
+from bilevel.report.plots import Plot, colour, draw_svg, legend
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.tables import NONE, Cell, Table
 
@@ -19,6 +19,7 @@ _CURVES = (("yF", "--", "at y_F"), ("yg", "-", "at y_g"))
 
 def problem_tables(runs: Sequence[Run]) -> list[tuple[str, Table]]:
     """(corpus, table) with a row for each setting and method, and a column for each metric."""
+    runs = [run for run in runs if run.kind == "problem"]
     return [(c, _table([run for run in runs if run.corpus == c])) for c in sorted({run.corpus for run in runs})]
 
 
@@ -49,6 +50,7 @@ def _table(runs: Sequence[Run]) -> Table:
 def trace_plots(runs: Sequence[Run]) -> list[Plot]:
     """Upper objective, or its measured part, against seconds: one plot for each problem and setting that has traces."""
     plots = []
+    runs = [run for run in runs if run.kind == "problem"]
     keys = sorted({(run.corpus, _setting(run)) for run in runs}, key=lambda key: (key[0], _setting_order(key[1])))
     for corpus, setting in keys:
         own = [run for run in runs if (run.corpus, _setting(run)) == (corpus, setting)]
@@ -74,7 +76,7 @@ def _trace_plot(title: str, runs: Sequence[Run], stem: str) -> Plot:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("seconds   (" + ", ".join(f"{_line(style)}: {name}" for _, style, name in _CURVES) + ")")
         axes.set_ylabel(_OBJECTIVES[stem])
-        axes.figure.legend(loc="outside lower center", ncols=min(4, len(methods)), frameon=False, fontsize=9)
+        legend(axes)
 
     return Plot(title, f"{title} against seconds for {', '.join(methods)}", draw_svg(draw, (5.8, 3.7), title))
 

@@ -13,6 +13,9 @@ METHODS = ("supervised", "pretrain_finetune", "weighted_sum", "bljust")
 # Metrics that are fractions, shown as per cent; less is better.
 RATES = ("wer", "cer")
 _KEYS = ("method", "corpus", "seed", "params", "results", "cost", "config_sha256", "commit")
+_PROBE_KEYS = ("set", "align_exp", "labels")
+# What a probe says of each kind of label (bilevel/models/label_quality.py).
+QUALITIES = ("unit_purity", "label_purity", "pnmi", "perplexity")
 _RESULT_KEYS = ("set", "metric", "value", "low", "high", "n_utts", "signature")
 
 
@@ -61,7 +64,7 @@ class Run:
         corpus: Corpus name.
         seed: Seed.
         params: Number of model parameters.
-        decodings: Its results.
+        decodings: Its results; a pre-training has none.
         cost: Updates, passes, audio_hours, cpu_sec, wall_sec, peak_mem_mb; any may be missing.
         commit: Source version.
         epochs: Rows of train.jsonl, one an epoch.
@@ -83,10 +86,24 @@ class Run:
         """Rows of trace.jsonl: what a problem outside speech recognition logs as it descends."""
         return _read_rows(self.path / "trace.jsonl")
 
+    @cached_property
+    def probe(self) -> Mapping:
+        """probe.json: what the labels of a pre-training say about characters; empty when nobody has asked."""
+        file = self.path / "probe.json"
+        if not file.exists():
+            return {}
+        facts = _load(file)
+        _require(facts, _PROBE_KEYS, file)
+        for kind, row in facts["labels"].items():
+            _require(row, QUALITIES, f"{file}: labels[{kind!r}]")
+        return facts
+
     @property
-    def is_recognition(self) -> bool:
-        """Whether its results are error rates."""
-        return all(d.metric in RATES for d in self.decodings)
+    def kind(self) -> str:
+        """`recognition` when its results are error rates, `pretraining` when it has none, `problem` otherwise."""
+        if not self.decodings:
+            return "pretraining"
+        return "recognition" if all(d.metric in RATES for d in self.decodings) else "problem"
 
 
 def read_runs(exp_dir: Path) -> list[Run]:
@@ -97,7 +114,9 @@ def read_runs(exp_dir: Path) -> list[Run]:
     """
     runs = [_read_run(file, Path(exp_dir)) for file in Path(exp_dir).rglob("result.json")]
     if not runs:
-        raise ValueError(f"{exp_dir}: no result.json below; every finished run writes one (stage 13 of a recipe)")
+        raise ValueError(
+            f"{exp_dir}: no result.json below; every finished run writes one (stage 13 of asr.sh, stage 7 of ssl.sh)"
+        )
     return sorted(runs, key=lambda run: (run.corpus, method_order(run.method), run.seed, run.tag))
 
 
@@ -164,7 +183,7 @@ def _load(file: Path) -> Mapping:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: not JSON ({error.msg}); run the scoring stage again") from None
+        raise ValueError(f"{file}: not JSON ({error.msg}); run the stage that writes it again") from None
     if not isinstance(record, dict):
         raise ValueError(f"{file}: expected a JSON object, found {type(record).__name__}")
     return record
@@ -172,4 +191,4 @@ def _load(file: Path) -> Mapping:
 
 def _require(record: Mapping, keys: Sequence[str], place: object) -> None:
     if missing := [key for key in keys if key not in record]:
-        raise ValueError(f"{place}: lacks {', '.join(missing)}; run the scoring stage again")
+        raise ValueError(f"{place}: lacks {', '.join(missing)}; run the stage that writes it again")

@@ -41,7 +41,7 @@ class Summary:
 def summarise(runs: Sequence[Run]) -> list[Summary]:
     """One summary for each set, metric, decoding and method of speech recognition, in report order."""
     groups: dict[tuple, list[tuple[int, Decoding]]] = {}
-    for run in (run for run in runs if run.is_recognition):
+    for run in (run for run in runs if run.kind == "recognition"):
         for d in run.decodings:
             groups.setdefault((d.corpus, d.set, _metric_order(d.metric), d.metric, d.decode, run.method), []).append(
                 (run.seed, d)
@@ -54,18 +54,31 @@ def summarise(runs: Sequence[Run]) -> list[Summary]:
     return summaries
 
 
-def against_baseline(summaries: Sequence[Summary]) -> list[tuple[Summary, Summary, Comparison | str]]:
-    """(baseline, other, comparison) of each method and the first baseline on the same set, over the seeds of both.
+def against_baseline(
+    summaries: Sequence[Summary], baseline: str | None = None
+) -> list[tuple[Summary, Summary, Comparison | str]]:
+    """(baseline, other, comparison) of each method and the baseline on the same set, over the seeds of both.
 
     Instead of a comparison stands the reason when there can be none.
+
+    Args:
+        summaries: In report order.
+        baseline: Method that the others are compared with; sets where it has no run are left out. None: the first
+            method of each set.
+
+    Raises:
+        ValueError: No method is called so; the message lists those there are.
     """
-    rows = []
+    methods = sorted({s.method for s in summaries}, key=method_order)
+    if baseline is not None and baseline not in methods:
+        there = f"expected one of {', '.join(methods)}" if methods else "there are no error rates to compare"
+        raise ValueError(f"--baseline {baseline!r}: no recognition run of this method; {there}")
     first: dict[tuple, Summary] = {}
     for summary in summaries:
-        baseline = first.setdefault(summary.key, summary)
-        if summary is not baseline:
-            rows.append((baseline, summary, _compare(baseline, summary)))
-    return rows
+        if baseline in (None, summary.method):
+            first.setdefault(summary.key, summary)
+    pairs = [(first[s.key], s) for s in summaries if s.key in first and s is not first[s.key]]
+    return [(a, b, _compare(a, b)) for a, b in pairs]
 
 
 def paired(a: Summary, b: Summary) -> list[tuple[int, Decoding, Decoding]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bilevel.report.runs import RATES, Run, methods_of
+from bilevel.report.runs import RATES, Run, method_order
 from bilevel.report.summary import Summary, against_baseline
 
 NONE = "\u2013"
@@ -68,20 +68,20 @@ def methods_table(summaries: Sequence[Summary]) -> Table:
         "Mean over seeds. The interval is a bootstrap over utterances; it does not cover the choice of seed, "
         f"which the range shows. Signatures: {'; '.join(signatures)}."
     )
-    return _fold(header, rows, note)
+    return fold(header, rows, note)
 
 
-def significance_table(summaries: Sequence[Summary]) -> Table:
-    """Every method against the first baseline on the same set, paired by utterance and seed."""
+def significance_table(summaries: Sequence[Summary], baseline: str | None = None) -> Table:
+    """Every method against the baseline (by default the first one there) on the same set, by utterance and seed."""
     rows = []
-    for baseline, other, result in against_baseline(summaries):
+    for first, other, result in against_baseline(summaries, baseline):
         corpus, name, metric, decode = other.key
-        names = (*_names(corpus, name, decode), Cell(metric.upper()), Cell(other.method), Cell(baseline.method))
+        names = (*_names(corpus, name, decode), Cell(metric.upper()), Cell(other.method), Cell(first.method))
         if isinstance(result, str):
             rows.append((*names, *[Cell(NONE)] * 4, Cell(result)))
             continue
         better = sum(
-            value < dict(zip(baseline.seeds, baseline.values, strict=True)).get(seed, 0.0)
+            value < dict(zip(first.seeds, first.values, strict=True)).get(seed, 0.0)
             for seed, value in zip(other.seeds, other.values, strict=True)
         )
         verdict = "not significant" if result.p_value >= 0.05 else "better" if result.difference < 0 else "worse"
@@ -101,7 +101,10 @@ def significance_table(summaries: Sequence[Summary]) -> Table:
         "Difference in percentage points, method minus baseline: below 0 the method is better. Paired bootstrap over "
         "utterances, errors summed over the seeds that both have; p is two-sided, not corrected for many comparisons."
     )
-    return _fold(header, rows, note)
+    met = {s.key for s in summaries if baseline in (None, s.method)}
+    if unmet := sorted({f"{s.key[0]} / {s.key[1]}" for s in summaries if s.key not in met}):
+        note += f" Not compared, as {baseline} has no run there: {', '.join(unmet)}."
+    return fold(header, rows, note)
 
 
 def cost_table(runs: Sequence[Run]) -> Table:
@@ -117,15 +120,20 @@ def cost_table(runs: Sequence[Run]) -> Table:
         ("Peak MB", "peak_mem_mb", 1, ",.0f"),
     )
     rows = []
-    for corpus in sorted({run.corpus for run in runs}):
-        for method in methods_of([run for run in runs if run.corpus == corpus]):
-            own = [run for run in runs if (run.corpus, run.method) == (corpus, method)]
-            cells = [Cell(corpus), Cell(method), Cell(str(len(own)), len(own))]
-            cells.append(_mean([run.params for run in own if run.params is not None], 1e6, ",.2f"))
-            cells += [_mean([r.cost[key] for r in own if key in r.cost], size, form) for _, key, size, form in columns]
-            rows.append(tuple(cells))
+    groups: dict[tuple[str, bool, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.corpus, run.kind == "pretraining", run.method), []).append(run)
+    for corpus, pretraining, method in sorted(groups, key=lambda key: (*key[:2], method_order(key[2]))):
+        own = groups[corpus, pretraining, method]
+        shown = f"{method} (pre-training)" if pretraining else method
+        cells = [Cell(corpus), Cell(shown), Cell(str(len(own)), len(own))]
+        cells.append(_mean([run.params for run in own if run.params is not None], 1e6, ",.2f"))
+        cells += [_mean([r.cost[key] for r in own if key in r.cost], size, form) for _, key, size, form in columns]
+        rows.append(tuple(cells))
     header = ("Corpus", "Method", "Runs", "Parameters M", *(name for name, *_ in columns))
     note = "Mean of a run. A pass is one forward and backward of the encoder over one batch; audio counts every pass."
+    if any(run.kind == "pretraining" for run in runs):
+        note += " Recognition from a pre-training does not count the pre-training."
     return Table(header, tuple(rows), note)
 
 
@@ -134,9 +142,9 @@ def rate(value: float, metric: str) -> str:
     return f"{100 * value:.2f}" if metric in RATES else f"{value:.2f}"
 
 
-def _fold(header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str) -> Table:
-    """Move columns that say the same everywhere into the note."""
-    same = [n for n, name in enumerate(header) if rows and name in _FOLDED and len({row[n].text for row in rows}) == 1]
+def fold(header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str, folded: Sequence[str] = _FOLDED) -> Table:
+    """Move those columns of `folded` that say the same everywhere into the note."""
+    same = [n for n, name in enumerate(header) if rows and name in folded and len({row[n].text for row in rows}) == 1]
     facts = [f"{header[n]}: {rows[0][n].text}." for n in same]
     kept = [n for n in range(len(header)) if n not in same]
     cells = tuple(tuple(row[n] for n in kept) for row in rows)

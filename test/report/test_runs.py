@@ -7,6 +7,7 @@ import pytest
 
 from bilevel.report.runs import methods_of, read_runs
 from bilevel.report.summary import against_baseline, paired, summarise
+from bilevel.report.tables import significance_table
 from bilevel.scoring.result import Score
 from bilevel.scoring.significance import compare
 
@@ -55,6 +56,29 @@ def test_baseline_is_supervised_and_pairs_match_by_seed(copy):
     assert result.n_runs == 2
     singles = [compare(x.score, y.score, n_bootstrap=10).difference for _, x, y in paired(a, b)]
     assert result.difference == pytest.approx(sum(singles) / 2)
+
+
+def test_a_named_baseline_turns_the_difference_round(exp_dir):
+    summaries = [s for s in summarise(read_runs(exp_dir)) if s.method in ("supervised", "bljust")]
+    default = against_baseline(summaries)
+    named = against_baseline(summaries, "bljust")
+    assert [(a.method, b.method) for a, b, _ in named] == [("bljust", "supervised")] * len(default)
+    for (_, _, forth), (_, _, back) in zip(default, named, strict=True):
+        assert back.difference == pytest.approx(-forth.difference)
+    table = significance_table(summaries, "bljust")
+    assert "Against: bljust." in table.note
+    assert {row[table.header.index("Method")].text for row in table.rows} == {"supervised"}
+
+
+def test_sets_without_the_baseline_are_named_and_an_unknown_one_is_refused(exp_dir):
+    every = summarise(read_runs(exp_dir))
+    summaries = [s for s in every if s.method != "bljust" or s.key[1] == "test"]
+    assert {b.key[1] for _, b, _ in against_baseline(summaries, "bljust")} == {"test"}
+    assert "Not compared, as bljust has no run there: mini / dev." in significance_table(summaries, "bljust").note
+    assert "Not compared" not in significance_table(every, "bljust").note
+    there = "supervised, pretrain_finetune, weighted_sum, bljust"
+    with pytest.raises(ValueError, match=f"--baseline 'bilevel': no recognition run of this method; .* {there}"):
+        against_baseline(every, "bilevel")
 
 
 def test_other_references_are_said_not_hidden(copy):
