@@ -2,12 +2,14 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bilevel.bin._cli import Parser
+from bilevel.data.commit import commit
 from bilevel.data.files import Stamp, write_text
 from bilevel.espnet.config import digest, method_file, training_config
 
@@ -74,6 +76,13 @@ def write_facts(args: argparse.Namespace, merged: dict[str, Any]) -> None:
         label = f"{args.method} from {start}" if start else args.method
     facts = {"method": label, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
     write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")
+
+
+def write_result(exp_dir: Path, results: Sequence[Mapping[str, Any]] = ()) -> None:
+    """result.json, which the report reads: facts, cost, and error rates where there are any."""
+    facts, cost = (json.loads((exp_dir / name).read_text()) for name in ("run.json", "cost.json"))
+    result = facts | {"params": cost.pop("params"), "results": list(results), "cost": cost, "commit": commit()}
+    write_text(exp_dir / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def check_resume(stamp: Stamp, exp_dir: Path) -> None:

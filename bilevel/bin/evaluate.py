@@ -1,12 +1,11 @@
 """`bilevel evaluate` (stage 13): score all decoded sets of one training and write its result.json."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
-from bilevel.data.commit import commit
-from bilevel.data.files import Stamp, write_lines, write_text
+from bilevel.bin._training import write_result
+from bilevel.data.files import Stamp, write_lines
 from bilevel.data.normalise import normalise
 from bilevel.data.tables import read_optional, read_scp
 from bilevel.scoring.table import format_score
@@ -39,9 +38,7 @@ def main(argv: Sequence[str] | None) -> None:
             results.append({"set": folder.name, "metric": metric} | facts)
             if metric == "wer":
                 print(f"{decoded}\n{format_score(found)}", flush=True)
-    cost, facts = (json.loads(file.read_text()) for file in facts_files)
-    result = facts | {"params": cost.pop("params"), "results": results, "cost": cost, "commit": commit()}
-    write_text(args.exp_dir / "result.json", json.dumps(result, indent=1) + "\n")
+    write_result(args.exp_dir, results)
     stamp.write()
 
 

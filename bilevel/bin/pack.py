@@ -1,4 +1,4 @@
-"""`bilevel pack` (stage 14): one archive for inference, unpacked and tried before it counts as done."""
+"""`bilevel pack` (stage 14; 9 of ssl.sh): one archive for inference, unpacked and tried before it counts as done."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,31 +11,33 @@ def main(argv: Sequence[str] | None) -> None:
     """Write EXP_DIR/packed.zip."""
     parser = Parser(prog="bilevel pack", description=__doc__)
     parser.add_argument("--exp_dir", type=Path, required=True)
-    parser.add_argument("--model", default="valid.cer_ctc.ave.pth", help="weights in EXP_DIR")
+    parser.add_argument("--encoder", action="store_true", help="a pre-training: it is tried by its states, not words")
+    parser.add_argument("--model", help="weights in EXP_DIR; default: valid.cer_ctc.ave.pth, or latest.pth (--encoder)")
     parser.add_argument("--check_dir", type=Path, required=True, help="dump directory to take a test utterance from")
     args = parser.parse_args(argv)
-    config, model_file, archive = (args.exp_dir / name for name in ("config.yaml", args.model, "packed.zip"))
+    kind, stage, default = ("ssl", 7, "latest.pth") if args.encoder else ("asr", 11, "valid.cer_ctc.ave.pth")
+    config, archive = args.exp_dir / "config.yaml", args.exp_dir / "packed.zip"
+    model_file = args.exp_dir / (args.model or default)
     for file in (config, model_file):
         if not file.exists():
-            found = ", ".join(sorted(path.name for path in args.exp_dir.glob("*.pth"))) or "no weights"
-            raise ValueError(f"{file}: no such file; run stage 11 (train), or name another --model (there: {found})")
+            there = ", ".join(sorted(path.name for path in args.exp_dir.glob("*.pth"))) or "no weights"
+            raise ValueError(f"{file}: no such file; run stage {stage}, or name another --model (there: {there})")
     result, table = args.exp_dir / "result.json", args.exp_dir.parent / "RESULTS.md"
     # Not the table: it is dated, and other experiments change it.
     stamp = Stamp(args.exp_dir / ".done" / "pack.json", [config, model_file.resolve(), result], {})
     if archive.exists() and stamp.fresh():
         return
-    from bilevel.espnet.pack import check_archive, pack_model
+    from bilevel.espnet.pack import VERBS, check_archive, pack_model
 
-    pack_model(config, model_file, archive, [path for path in (result, table) if path.exists()])
+    pack_model(config, model_file, archive, [path for path in (result, table) if path.exists()], kind)
     try:
-        key, text = check_archive(config, model_file, archive, args.check_dir)
+        key, found = check_archive(config, model_file, archive, args.check_dir, kind)
     except ValueError:
         archive.unlink()
         raise
     stamp.write()
-    print(
-        f"{archive}: {archive.stat().st_size / 1e6:.1f} MB; unpacked, it decodes {key} as before: {text!r}", flush=True
-    )
+    size = f"{archive.stat().st_size / 1e6:.1f} MB"
+    print(f"{archive}: {size}; unpacked, it {VERBS[kind]} {key} as before: {found!r}", flush=True)
 
 
 if __name__ == "__main__":

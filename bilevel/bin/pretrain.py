@@ -11,13 +11,14 @@ from bilevel.bin._training import (
     merge_config,
     write_config,
     write_facts,
+    write_result,
 )
 from bilevel.data.files import Stamp
 from bilevel.data.lock import lock
 
 
 def main(argv: Sequence[str] | None) -> None:
-    """Write models, curves (train.jsonl) and cost (cost.json) to --exp_dir; statistics to --stats_dir."""
+    """Write models, curves (train.jsonl), cost.json and result.json to --exp_dir; statistics to --stats_dir."""
     parser = Parser(prog="bilevel pretrain", description=__doc__)
     add_config_options(parser)
     add_run_options(parser)
@@ -28,28 +29,30 @@ def main(argv: Sequence[str] | None) -> None:
     parser.add_argument("--pool_sources", action="store_true", help="one batch a step, from all sources")
     args = parser.parse_args(argv)
     merged = merge_config(args, method_first=True)
-    sources = [args.train_dir, args.valid_dir] + ([args.targets_dir] if args.targets_dir else [])
-    if args.pretrained:
-        sources.append(args.pretrained / "latest.pth")
+    start = args.pretrained / "latest.pth" if args.pretrained else None
+    sources = [path for path in (args.train_dir, args.valid_dir, args.targets_dir, start) if path]
     front_end = {key: merged.get(key) for key in ("frontend", "frontend_conf", "normalize")}
-    stats_stamp = Stamp(args.stats_dir / ".done" / "stats.json", [args.train_dir, args.valid_dir], front_end)
-    stamp = Stamp(args.exp_dir / ".done" / "pretrain.json", sources, merged | {"seed": args.seed})
+    # Named only where it is given: stamps of trainings without it stay as they are.
+    pooled = {"pool_sources": True} if args.pool_sources else {}
+    stats_stamp = Stamp(args.stats_dir / ".done" / "stats.json", [args.train_dir, args.valid_dir], front_end | pooled)
+    stamp = Stamp(args.exp_dir / ".done" / "pretrain.json", sources, merged | {"seed": args.seed} | pooled)
+    if (stats_stamp if args.only_stats else stamp).fresh():
+        return
     from bilevel.espnet import pretrain
 
     if args.only_stats:
-        if not stats_stamp.fresh():
-            pretrain.collect_stats(write_config(merged, args.stats_dir / "config.in.yaml"), args)
-            stats_stamp.write()
+        pretrain.collect_stats(write_config(merged, args.stats_dir / "config.in.yaml"), args)
+        stats_stamp.write()
         return
-    if stamp.fresh():
-        return
-    if not stats_stamp.fresh():
-        raise ValueError(f"{args.stats_dir}: no statistics of these data and this front-end; run stage 6 first")
+    if not stats_stamp.path.exists() or stats_stamp.changes():
+        differs = ", ".join(stats_stamp.changes()) or "nothing there"
+        raise ValueError(f"{args.stats_dir}: no statistics of this front-end and data ({differs}); run stage 6 first")
     with lock(args.exp_dir):
         check_resume(stamp, args.exp_dir)
         stamp.begin()
         pretrain.pretrain(write_config(merged, args.exp_dir / "config.in.yaml"), args)
         write_facts(args, merged)
+        write_result(args.exp_dir)
         stamp.write()
 
 

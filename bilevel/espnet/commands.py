@@ -1,12 +1,11 @@
 """ESPnet's mains with our task, run in this process."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from bilevel.data.files import write_lines
-from bilevel.espnet.config import read_yaml
 from bilevel.espnet.dump import DumpSet
+from bilevel.espnet.launch import stats_options, training_options
 
 # Statistics of ESPnet's reporter that become curves, under our names; those of a level only once it trains.
 _SAME = ("gamma", "grad_norm_upper", "grad_norm_lower", "grad_norm", "clip", "skipped", "passes")
@@ -37,9 +36,8 @@ def collect_stats(config: Path, args: argparse.Namespace, out_dir: Path) -> None
 
     train, valid = DumpSet(args.train_dir), DumpSet(args.valid_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    options = ["--collect_stats", "true", "--config", str(config), "--output_dir", str(out_dir), "--ngpu", "0"]
+    options = stats_options(config, out_dir)
     options += ["--train_shape_file", str(train.lengths), "--valid_shape_file", str(valid.lengths)]
-    options += ["--normalize", "none"]  # what global_mvn needs is only being collected
     BilevelASRTask.main(cmd=options + shared_options(args, train, valid))
     if args.unlabelled_dir:
         write_lines(out_dir / "unlabelled" / "speech_shape", DumpSet(args.unlabelled_dir).speech_shapes())
@@ -47,16 +45,14 @@ def collect_stats(config: Path, args: argparse.Namespace, out_dir: Path) -> None
 
 def train(config: Path, args: argparse.Namespace, out_dir: Path, stats_dir: Path) -> None:
     """Stage 11: train or resume; then write curves and cost beside the models."""
-    # Before anything can log: ESPnet's own set-up comes too late for the check below, and prints the host's name.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    options = training_options(config, args, out_dir, stats_dir)
     from bilevel.espnet.ctc_check import check_ctc_fit
     from bilevel.espnet.pretrained import add_init
     from bilevel.espnet.record import record
     from bilevel.espnet.task import BilevelASRTask
 
     train_set, valid = DumpSet(args.train_dir), DumpSet(args.valid_dir)
-    options = ["--config", str(config), "--output_dir", str(out_dir), "--resume", "true", "--seed", str(args.seed)]
-    options += ["--ngpu", str(args.ngpu), *shared_options(args, train_set, valid)]
+    options += shared_options(args, train_set, valid)
     for split in ("train", "valid"):
         for name in ("speech_shape", "text_shape"):
             options += [f"--{split}_shape_file", str(stats_dir / split / name)]
@@ -64,10 +60,6 @@ def train(config: Path, args: argparse.Namespace, out_dir: Path, stats_dir: Path
         unlabelled = DumpSet(args.unlabelled_dir)
         options += ["--unlabelled_scp", str(unlabelled.scp), "--unlabelled_type", unlabelled.type]
         options += ["--unlabelled_shape_file", str(stats_dir / "unlabelled" / "speech_shape")]
-    if args.ngpu > 1:
-        options += ["--multiprocessing_distributed", "true"]
-    if read_yaml(config).get("normalize") == "global_mvn":
-        options += ["--normalize_conf", f"stats_file={stats_dir}/train/feats_stats.npz"]
     options = add_init(BilevelASRTask, options, args)
     check_ctc_fit(options, train_set, stats_dir / "train" / "speech_shape", stats_dir / "ctc_too_long.txt")
     BilevelASRTask.main(cmd=options)

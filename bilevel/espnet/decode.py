@@ -15,7 +15,7 @@ import bilevel.espnet.task  # noqa: F401  enters our model into ESPnet's registr
 from bilevel.data.tables import read_scp
 from bilevel.espnet.config import read_yaml
 from bilevel.espnet.dump import DumpSet
-from bilevel.espnet.inference import batches, check_loaded, load
+from bilevel.espnet.inference import batches, check_loaded, load, load_model
 
 
 def decode(
@@ -68,11 +68,9 @@ def _ctc_weight(config: Path, options: Mapping[str, Any]) -> float:
 def _greedy(
     config: Path, model_file: Path, dump: DumpSet, ids: Sequence[str], device: str
 ) -> Iterator[tuple[str, str]]:
-    model, args = asr.ASRTask.build_model_from_file(str(config), str(model_file), device)
-    check_loaded(model, model_file)
+    model, args = load_model(asr.ASRTask, config, model_file, device)
     if model.ctc is None:
         raise ValueError(f"{config}: model_conf ctc_weight is 0, so there is no CTC to decode with: use decode_beam")
-    model.eval()
     tokenizer = build_tokenizer(args.token_type, bpemodel=args.bpemodel)
     for batch, speech, speech_lens in batches(dump, device, ids):
         states, state_lens = model.encode(speech, speech_lens)

@@ -51,14 +51,21 @@ class LayerNormConformerEncoder(ConformerEncoder):
         attention_window: States that a query sees in all, half on each side of it; None for all. It bounds the reach,
             not the cost: the attention matrix is computed whole.
         checkpoint_layers: Activation checkpointing: memory of one block instead of all, for one more forward pass.
+        compile_backend: Backend of torch.compile for the blocks, such as inductor; None: not compiled. Any length, and
+            the names of parameters stay.
         kwargs: ESPnet's arguments.
 
     Raises:
-        ValueError: An attention window below 2, or with flash attention, which would ignore it.
+        ValueError: An attention window below 2, or with flash attention or torch.compile, which would ignore it.
     """
 
     def __init__(
-        self, input_size: int, attention_window: int | None = None, checkpoint_layers: bool = False, **kwargs: Any
+        self,
+        input_size: int,
+        attention_window: int | None = None,
+        checkpoint_layers: bool = False,
+        compile_backend: str | None = None,
+        **kwargs: Any,
     ) -> None:
         if attention_window is not None:
             if attention_window < 2:
@@ -67,6 +74,8 @@ class LayerNormConformerEncoder(ConformerEncoder):
                 raise ValueError(
                     "encoder_conf attention_window: flash attention has no window; set use_flash_attn false"
                 )
+            if compile_backend is not None:
+                raise ValueError("encoder_conf attention_window: compiled blocks lose it; set compile_backend null")
         super().__init__(input_size=input_size, **kwargs)
         for layer in self.encoders:
             if layer.conv_module is not None:
@@ -76,6 +85,8 @@ class LayerNormConformerEncoder(ConformerEncoder):
             if attention_window is not None:
                 # On the attention alone: the block's convolution goes on seeing the mask of the padding.
                 layer.self_attn.register_forward_pre_hook(functools.partial(_see_window, attention_window // 2))
+            if compile_backend is not None:
+                layer.compile(backend=compile_backend, dynamic=True)  # in place: a wrapper would rename the parameters
 
     def forward(
         self,

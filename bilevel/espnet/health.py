@@ -15,7 +15,7 @@ FLOORS = {
 
 @dataclass
 class Health:
-    """Stops a training when the mean of a health signal over the last `window` steps is below its floor.
+    """Stops a training when the mean of a health signal of a source over the last `window` steps is below its floor.
 
     A perplexity of 1 means that all frames have one label; a standard deviation of 0 over frames, that the encoder
     gives the same state everywhere. Either makes the loss easy and the encoder worthless, while the curves look fine.
@@ -31,10 +31,10 @@ class Health:
     min_perplexity: float = 2.0
     min_feature_std: float = 0.01
     enabled: bool = True
-    _seen: dict[str, deque[float]] = field(default_factory=dict, init=False, repr=False)
+    _seen: dict[tuple[str, str], deque[float]] = field(default_factory=dict, init=False, repr=False)
 
-    def check(self, stats: Mapping[str, Any], step: int) -> None:
-        """Take the statistics of a step.
+    def check(self, stats: Mapping[str, Any], step: int, source: str = "") -> None:
+        """Take the statistics of a step on the batch of a source; "" where there is one source only.
 
         Raises:
             ValueError: A signal has collapsed.
@@ -42,12 +42,14 @@ class Health:
         for name, floor_name in FLOORS.items():
             if not self.enabled or name not in stats or not math.isfinite(float(stats[name])):
                 continue
-            seen = self._seen.setdefault(name, deque(maxlen=self.window))
+            seen = self._seen.setdefault((source, name), deque(maxlen=self.window))
             seen.append(float(stats[name]))
             mean, floor = math.fsum(seen) / len(seen), getattr(self, floor_name)
             if len(seen) == self.window and mean < floor:
+                where = f" of source {source}" if source else ""
                 raise ValueError(
-                    f"step {step}: self-supervision has collapsed: {name} is {mean:.3g} over the last {self.window} "
-                    f"steps, expected at least {floor} (health_conf.{floor_name}). Lower the learning rate or the "
-                    "weight of labels that the model makes itself; health_conf.enabled=false goes on regardless"
+                    f"step {step}: self-supervision has collapsed: {name}{where} is {mean:.3g} over the last "
+                    f"{self.window} steps, expected at least {floor} (health_conf.{floor_name}). Lower the learning "
+                    "rate or the weight of labels that the model makes itself; health_conf.enabled=false goes on "
+                    "regardless"
                 )

@@ -1,5 +1,6 @@
 """Trained models and batches of a set, for decoding, clustering and probing."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,19 +17,27 @@ from bilevel.espnet.dump import DumpSet
 BATCH_SEC = 60
 
 
-def load_model(task: type[AbsTask], exp_dir: Path, weights: str, device: str) -> torch.nn.Module:
-    """The model of an experiment, in evaluation mode.
+def load_model(
+    task: type[AbsTask], config: Path, file: Path, device: str
+) -> tuple[torch.nn.Module, argparse.Namespace]:
+    """A trained model, in evaluation mode, and the options that it was trained with.
+
+    Args:
+        task: Its task.
+        config: config.yaml of the training.
+        file: The weights.
+        device: "cpu" or "cuda".
 
     Raises:
-        ValueError: The weights lack tensors of the configuration; ESPnet would go on with random ones.
+        ValueError: A file is missing, or the weights lack tensors of the configuration; ESPnet would go on with random
+            ones.
     """
-    file = exp_dir / weights
-    for needed in (exp_dir / "config.yaml", file):
+    for needed in (config, file):
         if not needed.exists():
-            raise ValueError(f"{needed}: no such file; expected the folder of a finished training")
-    model, _ = task.build_model_from_file(exp_dir / "config.yaml", file, device)
+            raise ValueError(f"{needed}: no such file; expected config.yaml and weights of a finished training")
+    model, args = task.build_model_from_file(config, file, device)
     check_loaded(model, file)
-    return model.eval()
+    return model.eval(), args
 
 
 def check_loaded(model: torch.nn.Module, file: Path) -> None:

@@ -15,6 +15,7 @@ from bilevel.espnet.dump import DumpSet
 from bilevel.espnet.encoder import encode_features, n_blocks
 from bilevel.espnet.inference import batches, load_model
 from bilevel.espnet.pretrained import WEIGHTS
+from bilevel.espnet.record import input_per_sec
 from bilevel.espnet.ssl_task import BilevelSSLTask
 
 FIT_FRAMES = 10_000  # of one update of the centres
@@ -60,7 +61,7 @@ def relabel(
     Raises:
         ValueError: The set to fit on has fewer frames than there are clusters.
     """
-    model = load_model(BilevelSSLTask, exp_dir, WEIGHTS, device)
+    model, args = load_model(BilevelSSLTask, exp_dir / "config.yaml", exp_dir / WEIGHTS, device)
     depth = n_blocks(model.encoder)
     layer = round(0.7 * depth) if layer is None else layer
     if not 1 <= layer <= depth:
@@ -69,7 +70,8 @@ def relabel(
     kmeans = MiniBatchKMeans(n_clusters, random_state=seed, n_init=1, batch_size=FIT_FRAMES)
     pending: list[np.ndarray] = []
     n_fitted = 0
-    for _, states in layer_states(model, layer, first, device, _draw(first, fit_hours, seed)):
+    to_fit = _draw(first, fit_hours * 3600 * input_per_sec(args), seed)
+    for _, states in layer_states(model, layer, first, device, to_fit):
         pending.append(states)
         if sum(map(len, pending)) >= max(FIT_FRAMES, 3 * n_clusters):
             n_fitted += _fit(kmeans, pending)
@@ -101,13 +103,12 @@ def _fit(kmeans: MiniBatchKMeans, pending: list[np.ndarray]) -> int:
     return len(frames)
 
 
-def _draw(dump: DumpSet, hours: float, seed: int) -> list[str]:
-    """Utterances of about so many hours, at random, the same on every machine; in random order, so not by length."""
-    per_hour = 3600 * (16000 if dump.type == "sound" else 100)
+def _draw(dump: DumpSet, n_wanted: float, seed: int) -> list[str]:
+    """Utterances of about so many samples, or frames, at random, the same on every machine; not sorted by length."""
     lengths = {key: int(n) for key, n in read_scp(dump.lengths).items()}
     chosen, total = [], 0
     for key in sorted(lengths, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest()):
-        if total >= hours * per_hour:
+        if total >= n_wanted:
             break
         chosen.append(key)
         total += lengths[key]

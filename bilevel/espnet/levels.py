@@ -11,10 +11,11 @@ Batch = dict[str, Any]
 
 
 class Levels:
-    """`bilevel.optim.problem.Problem` of a model with `upper_params`, `lower_params` and `forward(level=...)`.
+    """`bilevel.optim.problem.Problem` of a model with `upper_params`, `lower_params`, `ssl` and `forward(level=...)`.
 
     Keeps the statistics of the first evaluation of every batch, which is the one at the parameters' own values: a
-    solver may evaluate the same batch again at copies.
+    solver may evaluate the same batch again at copies. Every evaluation counts as cost; what a solver takes from a
+    graph that it keeps (exact products with second derivatives) does not.
 
     Args:
         model: The model, in DDP where there are several processes and the solver leaves averaging to DDP.
@@ -28,6 +29,7 @@ class Levels:
         self.autocast = autocast
         self.distributed = distributed
         self._found: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
+        self._evaluated: list[tuple[float, Tensor]] = []  # passes, and length of the input
 
     def upper_params(self) -> list[torch.nn.Parameter]:
         """Parameters of the upper level."""
@@ -47,6 +49,7 @@ class Levels:
 
     def _level(self, level: str, batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name != "source"}
+        self._evaluated.append((self.core.ssl.passes if level == "lower" else 1.0, batch["speech_lengths"].sum()))
         with self.autocast():
             loss, stats, weight = self.model(level=level, **inputs)
         stats = {name: value for name, value in stats.items() if value is not None}
@@ -59,22 +62,32 @@ class Levels:
         self._found.setdefault(id(batch), (stats, weight))
         return loss.squeeze()
 
-    def take_stats(self, batch: Mapping[str, Batch | list[Batch]]) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
-        """Statistics of the step on `batch` and their weights, then forget them.
+    def take_cost(self) -> dict[str, float]:
+        """Passes of the encoder since the last call, and samples (or frames) that went through it; starts anew."""
+        evaluated, self._evaluated = self._evaluated, []
+        return {
+            "passes": sum(passes for passes, _ in evaluated),
+            "n_input": sum(passes * float(length) for passes, length in evaluated),
+        }
 
-        A level with one batch has the weight of its loss. With one batch for each source, a statistic is the plain mean
-        over sources, as the objective is; every source's `ssl_loss` and share of the step's audio (`mix`) follow under
-        its name.
+    def take_stats(
+        self, batch: Mapping[str, Batch | list[Batch]]
+    ) -> Iterator[tuple[dict[str, Any], Tensor | None, dict[str, dict[str, Any]]]]:
+        """Statistics of the step on `batch`, their weights, and the statistics of each source; then forget them.
+
+        A level with one batch has the weight of its loss, and its source is "". With one batch for each source, a
+        statistic is the plain mean over sources, as the objective is; every source's `ssl_loss` and share of the step's
+        audio (`mix`) follow under its name.
         """
         for level in batch.values():
             parts = level if isinstance(level, list) else [level]
             rows = [self._found[id(part)] for part in parts]
             if len(rows) == 1:
-                yield rows[0]
+                yield *rows[0], {"": rows[0][0]}
                 continue
             lengths = [float(part["speech_lengths"].sum()) for part in parts]
             mean: dict[str, Any] = {name: sum(row[name] for row, _ in rows) / len(rows) for name in rows[0][0]}
             for part, (row, _), length in zip(parts, rows, lengths, strict=True):
                 mean |= {f"ssl_loss_{part['source']}": row["ssl_loss"], f"mix_{part['source']}": length / sum(lengths)}
-            yield mean, None
+            yield mean, None, {part["source"]: row for part, (row, _) in zip(parts, rows, strict=True)}
         self._found.clear()

@@ -1,13 +1,13 @@
 """One archive with all that inference needs, and the proof that nothing is missing."""
 
 import contextlib
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from espnet2.main_funcs.pack_funcs import pack, unpack
 
@@ -18,13 +18,12 @@ from bilevel.espnet.decode import decode
 from bilevel.espnet.dump import DumpSet
 from bilevel.espnet.inference import load_model
 from bilevel.espnet.kmeans import layer_states
-from bilevel.espnet.pretrained import WEIGHTS
 from bilevel.espnet.ssl_task import BilevelSSLTask
 
 _FILE_KEYS = ("bpemodel", "non_linguistic_symbols")  # besides these, any *_conf may name files
 
 
-def pack_model(config: Path, model_file: Path, archive: Path, extra: list[Path], kind: str = "asr") -> None:
+def pack_model(config: Path, model_file: Path, archive: Path, extra: list[Path], kind: str) -> None:
     """Write a zip archive: config.yaml, weights, and every file that the configuration names.
 
     The archive is flat and its config names files relative to itself, so it does not matter where the training lay.
@@ -82,52 +81,47 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def check_archive(config: Path, model_file: Path, archive: Path, check_dir: Path) -> tuple[str, str]:
-    """Unpack into an empty folder and decode the longest utterance of a set there, and with the original.
+def check_archive(config: Path, model_file: Path, archive: Path, check_dir: Path, kind: str) -> tuple[str, str]:
+    """Unpack into an empty folder and try it on the longest utterance of a set, against the original.
+
+    Args:
+        config: config.yaml of the training.
+        model_file: Its weights.
+        archive: What `pack_model` has written.
+        check_dir: The set.
+        kind: "asr" decodes (greedy CTC), "ssl" encodes.
 
     Returns:
-        (utterance id, hypothesis).
+        (utterance id, hypothesis, or a digest of the states).
 
     Raises:
         ValueError: The unpacked model cannot be built, or hears something else.
     """
     dump = DumpSet(check_dir.resolve())
-    n = len(read_scp(dump.lengths))
-    longest = (n - 1, n)
-    greedy = {"decoder": "greedy"}
-    key, expected = next(decode(config, model_file, dump, greedy, "cpu", longest))
-    with _unpacked(archive.resolve()) as files, contextlib.chdir(files["asr_train_config"].parent):
+    key, expected = _TRIALS[kind](config, model_file, dump)
+    with _unpacked(archive.resolve()) as files, contextlib.chdir(files[f"{kind}_train_config"].parent):
         try:
-            _, found = next(decode(files["asr_train_config"], files["asr_model_file"], dump, greedy, "cpu", longest))
+            _, found = _TRIALS[kind](files[f"{kind}_train_config"], files[f"{kind}_model_file"], dump)
         except OSError as error:
             raise ValueError(f"{archive}: incomplete: {error}") from error
     if found != expected:
-        raise ValueError(f"{archive}: decodes {key} as {found!r}, the original model as {expected!r}")
+        raise ValueError(f"{archive}: {VERBS[kind]} {key} as {found!r}, the original model as {expected!r}")
     return key, found
 
 
-def check_encoder_archive(exp_dir: Path, archive: Path, check_dir: Path) -> str:
-    """Unpack into an empty folder and encode the longest utterance of a set there, and with the original.
-
-    Returns:
-        The utterance's id.
-
-    Raises:
-        ValueError: The unpacked model cannot be built, or gives other states.
-    """
-    dump = DumpSet(check_dir.resolve())
-    longest = dump.by_length()[-1:]
-    expected = _states(exp_dir, WEIGHTS, dump, longest)
-    with _unpacked(archive.resolve()) as files, contextlib.chdir(files["ssl_train_config"].parent):
-        found = _states(files["ssl_train_config"].parent, files["ssl_model_file"].name, dump, longest)
-    if not np.array_equal(found, expected):
-        raise ValueError(f"{archive}: encodes {longest[0]} to other states than the original model")
-    return longest[0]
+def _decode_longest(config: Path, model_file: Path, dump: DumpSet) -> tuple[str, str]:
+    n = len(read_scp(dump.lengths))
+    return next(decode(config, model_file, dump, {"decoder": "greedy"}, "cpu", (n - 1, n)))
 
 
-def _states(exp_dir: Path, weights: str, dump: DumpSet, keys: list[str]) -> np.ndarray:
-    model = load_model(BilevelSSLTask, exp_dir, weights, "cpu")
-    return next(layer_states(model, None, dump, "cpu", keys))[1]
+def _encode_longest(config: Path, model_file: Path, dump: DumpSet) -> tuple[str, str]:
+    model, _ = load_model(BilevelSSLTask, config, model_file, "cpu")
+    key, states = next(layer_states(model, None, dump, "cpu", dump.by_length()[-1:]))
+    return key, f"{len(states)} states, SHA-256 {hashlib.sha256(states.tobytes()).hexdigest()[:12]}"
+
+
+VERBS = {"asr": "decodes", "ssl": "encodes"}
+_TRIALS = {"asr": _decode_longest, "ssl": _encode_longest}
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
 """ESPnet's main with the pre-training task, run in this process."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from bilevel.data.files import write_lines
+from bilevel.data.sources import write_source_shapes
 from bilevel.data.tables import read_optional
 from bilevel.espnet.config import read_yaml
 from bilevel.espnet.dump import DumpSet
-from bilevel.espnet.sources import write_source_shapes
+from bilevel.espnet.launch import stats_options, training_options
 
 _STEP = ("grad_norm_lower", "grad_norm", "clip", "skipped", "passes")
 _OBJECTIVE = ("acc", "feature_std", "loss_anchor", "loss_enhanced", "agreement")
@@ -25,11 +25,11 @@ def write_shapes(args: argparse.Namespace) -> list[str]:
     Returns:
         Names of the sources.
     """
-    train, valid = DumpSet(args.train_dir), DumpSet(args.valid_dir)
-    write_lines(args.stats_dir / "train" / "speech_shape", train.speech_shapes())
-    write_lines(args.stats_dir / "valid" / "speech_shape", valid.speech_shapes())
+    shapes = DumpSet(args.train_dir).speech_shapes()
+    write_lines(args.stats_dir / "train" / "speech_shape", shapes)
+    write_lines(args.stats_dir / "valid" / "speech_shape", DumpSet(args.valid_dir).speech_shapes())
     table = {} if args.pool_sources else read_optional(args.train_dir / "utt2source")
-    return write_source_shapes(train.speech_shapes(), table, args.stats_dir / "sources")
+    return write_source_shapes(shapes, table, args.stats_dir / "sources")
 
 
 def collect_stats(config: Path, args: argparse.Namespace) -> None:
@@ -40,25 +40,17 @@ def collect_stats(config: Path, args: argparse.Namespace) -> None:
         return
     from bilevel.espnet.ssl_task import BilevelSSLTask
 
-    options = ["--collect_stats", "true", "--config", str(config), "--output_dir", str(args.stats_dir), "--ngpu", "0"]
-    options += ["--normalize", "none"]  # what global_mvn needs is only being collected
-    BilevelSSLTask.main(cmd=options + _data_options(args))
+    BilevelSSLTask.main(cmd=stats_options(config, args.stats_dir) + _data_options(args))
 
 
 def pretrain(config: Path, args: argparse.Namespace) -> None:
     """Stage 7: pre-train or resume; then write curves and cost beside the models."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    options = training_options(config, args, args.exp_dir, args.stats_dir)
     from bilevel.espnet.pretrained import add_init
     from bilevel.espnet.record import record
     from bilevel.espnet.ssl_task import BilevelSSLTask
 
-    options = ["--config", str(config), "--output_dir", str(args.exp_dir), "--resume", "true"]
-    options += ["--seed", str(args.seed), "--ngpu", str(args.ngpu), *_data_options(args)]
-    options += ["--source_shape_dir", str(args.stats_dir / "sources")]
-    if args.ngpu > 1:
-        options += ["--multiprocessing_distributed", "true"]
-    if read_yaml(config).get("normalize") == "global_mvn":
-        options += ["--normalize_conf", f"stats_file={args.stats_dir}/train/feats_stats.npz"]
+    options += [*_data_options(args), "--source_shape_dir", str(args.stats_dir / "sources")]
     options = add_init(BilevelSSLTask, options, args, with_head=True)
     BilevelSSLTask.main(cmd=options)
     record(args.exp_dir, BilevelSSLTask, _TRAIN_CURVES, _VALID_CURVES, prefixes=("mix_", "ssl_loss_"))

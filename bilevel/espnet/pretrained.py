@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from espnet2.tasks.abs_task import AbsTask
+from typing import TYPE_CHECKING, Any
 
 from bilevel.espnet.config import read_yaml
+
+if TYPE_CHECKING:  # both take seconds to import, and a stage that is up to date needs neither
+    from espnet2.tasks.abs_task import AbsTask
+    from torch import Tensor
 
 PARTS = ("frontend", "normalize", "preencoder", "encoder")
 MIN_SHARE = 0.9
@@ -32,7 +33,7 @@ def adopted(exp_dir: Path) -> dict[str, Any]:
     return {key: config[key] for part in PARTS for key in (part, f"{part}_conf") if key in config}
 
 
-def init_options(task: type[AbsTask], options: list[str], exp_dir: Path, with_head: bool = False) -> list[str]:
+def init_options(task: type["AbsTask"], options: list[str], exp_dir: Path, with_head: bool = False) -> list[str]:
     """ESPnet's `--init_param` for the weights of a pre-training, after a look at what matches.
 
     Prints for each part of the model how much of it is initialised and what is left out.
@@ -46,6 +47,8 @@ def init_options(task: type[AbsTask], options: list[str], exp_dir: Path, with_he
     Raises:
         ValueError: Less than 90 % of the encoder's parameters have a partner of their name and shape.
     """
+    import torch
+
     weights = (exp_dir / WEIGHTS).resolve()
     model = task.build_model(task.get_parser().parse_args(options))
     given = torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
@@ -67,9 +70,7 @@ def init_options(task: type[AbsTask], options: list[str], exp_dir: Path, with_he
     return ["--ignore_init_mismatch", "true", "--init_param", *taken]  # what does not match was named above
 
 
-def _match(
-    part: str, wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]
-) -> tuple[int, int, list[str]]:
+def _match(part: str, wanted: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]) -> tuple[int, int, list[str]]:
     """(values with a partner, all values, names without a partner) of one part of the model."""
     own = {key: value for key, value in wanted.items() if key.startswith(f"{part}.")}
     lacking = [key for key, value in own.items() if key not in given or given[key].shape != value.shape]
@@ -77,7 +78,7 @@ def _match(
     return total - sum(own[key].numel() for key in lacking), total, lacking
 
 
-def add_init(task: type[AbsTask], options: list[str], args: argparse.Namespace, with_head: bool = False) -> list[str]:
+def add_init(task: type["AbsTask"], options: list[str], args: argparse.Namespace, with_head: bool = False) -> list[str]:
     """The options and, where `--pretrained` is given, those that initialise from it."""
     if args.pretrained is None:
         return options

@@ -70,8 +70,7 @@ def align(exp_dir: Path, weights: str, dump: DumpSet, device: str) -> tuple[dict
 
     Utterances that are too short for their transcript are left out.
     """
-    model = load_model(BilevelASRTask, exp_dir, weights, device)
-    args = BilevelASRTask.build_model_from_file(exp_dir / "config.yaml", None, "cpu")[1]
+    model, args = load_model(BilevelASRTask, exp_dir / "config.yaml", exp_dir / weights, device)
     tokenizer = build_tokenizer(args.token_type, bpemodel=args.bpemodel)
     to_ids = TokenIDConverter(model.token_list)
     texts = read_scp(dump.text)
@@ -98,7 +97,7 @@ def _fill_blanks(path: Tensor) -> Tensor:
 @torch.no_grad()
 def model_labels(exp_dir: Path, dump: DumpSet, device: str) -> dict[str, dict[str, Tensor]]:
     """Labels that the objective itself makes, by kind: "anchor" of the features, "enhanced" of the middle layer."""
-    model = load_model(BilevelSSLTask, exp_dir, WEIGHTS, device)
+    model, _ = load_model(BilevelSSLTask, exp_dir / "config.yaml", exp_dir / WEIGHTS, device)
     found: dict[str, dict[str, Tensor]] = {}
     encode = functools.partial(encode_features, model)
     for ids, speech, lens in batches(dump, device):

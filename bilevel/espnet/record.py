@@ -31,8 +31,8 @@ def record(
         out_dir: Folder of the training.
         task: Its task.
         train_curves: The reporter's name of a statistic of training -> its name in train.jsonl.
-        prefixes: Statistics of training that begin so become curves under their own names, for instance one a source.
         valid_curves: The same for validation, by level: a level's validation says nothing before its head is trained.
+        prefixes: Statistics of training that begin so become curves under their own names, for instance one a source.
     """
     model, args = task.build_model_from_file(out_dir / "config.yaml", None, "cpu")
     reporter = Reporter()
@@ -52,7 +52,7 @@ def record(
         rows.append(row)
         cost["updates"] += (1 - stats["train"]["skipped"]) * (n_steps // args.accum_grad)
         cost["passes"] += stats["train"]["passes"] * n_steps
-        cost["audio_hours"] += stats["train"]["n_input"] * n_steps / _input_per_sec(args) / 3600
+        cost["audio_hours"] += stats["train"]["n_input"] * n_steps / input_per_sec(args) / 3600
         cost["wall_sec"] += sum(stats[split]["time"].total_seconds() for split in ("train", "valid"))
     write_lines(out_dir / "train.jsonl", [json.dumps(row) for row in rows])
     cost_file = out_dir / "cost.json"
@@ -67,7 +67,7 @@ def record(
     write_text(cost_file, json.dumps(cost, indent=1) + "\n")
 
 
-def _input_per_sec(args: argparse.Namespace) -> float:
+def input_per_sec(args: argparse.Namespace) -> float:
     """Samples, or frames of 10 ms, in a second of input."""
     if args.input_size is not None:
         return 100.0

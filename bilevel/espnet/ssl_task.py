@@ -15,10 +15,11 @@ from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.types import int_or_none, str_or_none
 
+from bilevel.data.sources import batch_shares
 from bilevel.data.tables import read_scp
 from bilevel.espnet import task as asr_task  # enters our encoder and front-end into ESPnet's registries
 from bilevel.espnet.checkpoint import recover_checkpoint
-from bilevel.espnet.sources import SourcesIterFactory, batch_shares
+from bilevel.espnet.sources import SourcesIterFactory
 from bilevel.espnet.ssl_model import BilevelSSLModel
 from bilevel.espnet.trainer import BilevelTrainer
 

@@ -134,11 +134,12 @@ class BilevelTrainer(Trainer):
                     batch.get("lower"),
                     lambda loss: (scaler.scale(loss) if scaler else loss) / options.accum_grad,
                 )
-            for stats, weight in levels.take_stats(batch):
+            for stats, weight, by_source in levels.take_stats(batch):
                 reporter.register(stats, weight)
-                options.health.check(stats, step)
+                for source, row in by_source.items():  # their mean would hide a source that has collapsed
+                    options.health.check(row, step, source)
             gamma = {"gamma": solver.gamma} if solver.penalised and len(batch) == 2 else {}  # a mean over joint steps
-            reporter.register({"passes": report["passes"], "n_input": _input_size(batch, report["passes"])} | gamma)
+            reporter.register(levels.take_cost() | gamma)
             if i % options.accum_grad == 0:
                 stepped = cls._update(model, optimizers, schedulers, scaler, options, rate, report, reporter)
                 reporter.register({"skipped": 0.0 if stepped else 1.0})
@@ -217,12 +218,6 @@ def _relative_rate(optimizer: torch.optim.Optimizer) -> float:
     """Learning rate over its initial value, as ESPnet's scheduler has set it."""
     initial = optimizer.defaults["lr"]
     return optimizer.param_groups[0]["lr"] / initial if initial else 1.0
-
-
-def _input_size(batch: dict[str, Any], n_passes: float) -> float:
-    """Samples, or frames, that went through the encoder: every batch of a step has the same number of passes."""
-    parts = [part for level in batch.values() for part in (level if isinstance(level, list) else [level])]
-    return float(sum(part["speech_lengths"].sum() for part in parts)) * n_passes / len(parts)
 
 
 @contextlib.contextmanager

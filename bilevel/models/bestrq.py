@@ -38,6 +38,8 @@ class Objective(nn.Module):
         Spans start on the grid of stacked frames, not on any frame, unless `mask_on_grid` is false.
     """
 
+    passes = 1.0
+
     def __init__(
         self,
         feat_dim: int,

@@ -37,7 +37,8 @@ class Objective(nn.Module):
 
     min G does not depend on theta, so a step is that of the weighted sum (Algorithm 1). The gradient of F flows through
     q *and* through ye into the blocks up to k; F alone would be smallest for constant labels, which is what the anchor
-    is against. Passes: 1 + k / K of BEST-RQ's, or 1 + k / 3 K with `detach_labels`. Both graphs live at once.
+    is against. Passes: 1 + k / K of BEST-RQ's, or 1 + k / (3 K) with `detach_labels` or w_enhanced 0. Both graphs live
+    at once.
 
     Masks, noise and Gumbel noise are functions of an utterance's seed and of the position.
 
@@ -112,6 +113,9 @@ class Objective(nn.Module):
             raise ValueError(f"tau {tau}: expected a temperature above 0")
         self.label_layer = _label_layer(label_layer, encoder_layers)
         self.w_enhanced, self.w_anchor = w_enhanced, w_anchor
+        # k of K blocks for the labels, of which the forward pass alone is a third.
+        share = self.label_layer / encoder_layers
+        self.passes = 1 + (share / 3 if detach_labels or w_enhanced == 0 else share)
         self.tau, self.logit_scale, self.gumbel, self.hard = tau, logit_scale, gumbel, hard
         self.detach_labels, self.label_dropout = detach_labels, label_dropout
         self.z_norm, self.label_norm = z_norm, label_norm

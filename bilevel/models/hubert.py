@@ -34,6 +34,8 @@ class Objective(nn.Module):
         differs from `bestrq`.
     """
 
+    passes = 1.0
+
     def __init__(
         self,
         feat_dim: int,

@@ -42,6 +42,8 @@ class Objective(nn.Module):
         which a part would be shorter than `min_frames` are.
     """
 
+    passes = 1.0
+
     def __init__(
         self,
         feat_dim: int,

@@ -3,9 +3,11 @@
     objective = Objective(feat_dim, encoder_dim, encoder_layers, **conf)
     output = objective(feats, lens, seeds, encode, targets=None)        # a LossOutput
     objective.all_labels(feats, lens, encode)                           # kind -> ((B, T') labels, (B,) lengths)
+    objective.passes                                                    # float, what a batch costs
 
 feats (B, T, F) and lens (B,) are features; seeds (B,) int64 decide everything random; `encode` is the shared encoder
-(`bilevel.models.output.Encode`); targets (B, T') are frame labels from outside, for those who take them.
+(`bilevel.models.output.Encode`); targets (B, T') are frame labels from outside, for those who take them. The unit of
+`passes` is one forward and backward pass of the whole encoder over the batch; a forward pass alone is a third of it.
 """
 
 import difflib

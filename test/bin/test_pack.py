@@ -117,7 +117,7 @@ def test_an_archive_that_is_not_the_model_is_refused(trained, fault, message):
     from bilevel.espnet.pack import check_archive, pack_model
 
     config, weights, archive = trained / "config.yaml", trained / "valid.cer_ctc.ave.pth", trained / "packed.zip"
-    pack_model(config, weights, archive, [])
+    pack_model(config, weights, archive, [], "asr")
     members = {info.filename: zipfile.ZipFile(archive).read(info) for info in zipfile.ZipFile(archive).infolist()}
     if fault == "lacks the subword model":
         del members["bpe.model"]
@@ -131,7 +131,7 @@ def test_an_archive_that_is_not_the_model_is_refused(trained, fault, message):
         for name, content in members.items():
             spoilt.writestr(name, content)
     with pytest.raises(ValueError, match=rf"packed\.zip: {message}"):
-        check_archive(config, weights, archive, Path("dump/test"))
+        check_archive(config, weights, archive, Path("dump/test"), "asr")
 
 
 def test_two_files_of_one_name_are_refused(trained):
@@ -141,5 +141,51 @@ def test_two_files_of_one_name_are_refused(trained):
     Path("other/bpe.model").write_text("another\n")
     with pytest.raises(ValueError, match="two files of one name"):
         pack_model(
-            trained / "config.yaml", trained / "valid.cer_ctc.ave.pth", trained / "p.zip", [Path("other/bpe.model")]
+            trained / "config.yaml",
+            trained / "valid.cer_ctc.ave.pth",
+            trained / "p.zip",
+            [Path("other/bpe.model")],
+            "asr",
         )
+
+
+@pytest.fixture
+def encoder(trained):
+    """A pre-training with random weights, on the same audio."""
+    import torch
+
+    from bilevel.espnet.ssl_task import BilevelSSLTask
+
+    kept = ("frontend", "frontend_conf", "normalize", "encoder", "encoder_conf")
+    config = {key: value for key, value in yaml.safe_load(CONFIG).items() if key in kept}
+    config |= {"model_conf": {"ssl": "bestrq", "ssl_conf": {"codebook_size": 8, "codebook_dim": 4}}}
+    config |= {"normalize_conf": {"stats_file": "exp/stats/feats_stats.npz"}}
+    folder = Path("exp/encoder")
+    folder.mkdir()
+    Path("ssl.yaml").write_text(yaml.safe_dump(config))
+    args = BilevelSSLTask.get_parser().parse_args(["--config", "ssl.yaml", "--output_dir", str(folder)])
+    torch.save(BilevelSSLTask.build_model(args).state_dict(), folder / "latest.pth")
+    (folder / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    return folder
+
+
+def test_an_encoder_is_tried_by_its_states(encoder, capsys):
+    import torch
+
+    from bilevel.espnet.pack import check_archive, pack_model
+
+    options = ["--encoder", "--exp_dir", str(encoder), "--check_dir", "dump/test"]
+    with pytest.raises(ValueError, match=r"best\.pth: no such file; run stage 7, .*there: latest\.pth"):
+        main([*options, "--model", "best.pth"])
+    main(options)
+    assert "it encodes fghi as before: " in capsys.readouterr().out
+    assert {"config.yaml", "feats_stats.npz", "latest.pth"} <= set(zipfile.ZipFile(encoder / "packed.zip").namelist())
+    main(options)
+    assert capsys.readouterr().out.startswith("skip: exp/encoder pack")
+    config, weights, archive = encoder / "config.yaml", encoder / "latest.pth", encoder / "packed.zip"
+    pack_model(config, weights, archive, [], "ssl")
+    state = torch.load(weights, weights_only=True)
+    state["encoder.after_norm.bias"][3] += 1e-3
+    torch.save(state, weights)
+    with pytest.raises(ValueError, match=r"packed\.zip: encodes fghi as '.* states.*', the original model as"):
+        check_archive(config, weights, archive, Path("dump/test"), "ssl")

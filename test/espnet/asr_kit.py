@@ -158,6 +158,7 @@ class Kit:
         """One epoch of BilevelTrainer over ready batches."""
         reporter = reporter or Reporter()
         reporter.set_epoch(epoch)
+        Path(args.output_dir).mkdir(exist_ok=True)  # for the state of the solver
         with reporter.observe("train") as sub_reporter:
             all_skipped = BilevelTrainer.train_one_epoch(
                 model=model,

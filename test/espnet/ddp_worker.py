@@ -12,6 +12,7 @@ from asr_kit import CONFIG, Corpus, Kit, Recorder, snapshot
 from espnet2.train.distributed_utils import DistributedOption
 
 from bilevel.espnet import commands, record
+from bilevel.espnet.ssl_model import BilevelSSLModel
 
 BATCHES = [
     (["train-0", "train-3", "train-5", "train-1"], ["unlab-1", "unlab-2", "unlab-7", "unlab-4"]),
@@ -23,12 +24,7 @@ def train(kit: Kit, rank: int, world: int, out: Path) -> None:
     """Six steps, two of each stage, on this process's share of each batch; double precision shows every deviation."""
     args = kit.plan(1 / 3, 1 / 3, 6, penalty_conf={"gamma_max": 0.7}, grad_clip=1.0, train_dtype="float64")
     model = kit.model().double()
-    option = DistributedOption(distributed=world > 1, dist_world_size=world, dist_rank=rank, dist_backend="gloo")
-    wrapped = model
-    if world > 1:
-        option.dist_init_method = f"file://{out.parent}/rendezvous"
-        option.init_torch_distributed()
-        wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    wrapped, option = distribute(model, rank, world, out.parent / "rendezvous")
     steps = []
     for i in range(6):
         upper, lower = BATCHES[i % 2]
@@ -42,6 +38,38 @@ def train(kit: Kit, rank: int, world: int, out: Path) -> None:
     torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats}, out)
     if world > 1:
         torch.distributed.destroy_process_group()
+
+
+def pretrain(kit: Kit, rank: int, world: int, out: Path) -> None:
+    """Three pre-training steps with two local steps on each of two sources, and this process's share of each batch."""
+    conf = {"n_inner": 2, "lr": 0.01}
+    args = kit.plan(1, 0, 3, solver="local", solver_conf=conf, grad_clip=1.0, train_dtype="float64")
+    asr = kit.model()
+    codes = CONFIG["model_conf"]["ssl_conf"] | {"label_layer": 1}
+    model = BilevelSSLModel(asr.frontend, asr.normalize, None, asr.encoder, ssl="birq", ssl_conf=codes).double()
+    wrapped, option = distribute(model, rank, world, out.parent / "rendezvous_ssl")
+    steps = []
+    for _ in range(3):
+        parts = [kit.corpus.lower(lower[rank::world]) | {"source": f"s{i}"} for i, (_, lower) in enumerate(BATCHES)]
+        steps.append(([], {"lower": [part | {"speech": part["speech"].double()} for part in parts]}))
+    recorder = Recorder(model, lr=0.1)
+    _, reporter = kit.epoch(wrapped, steps, args, recorder, distributed=option)
+    names = ("ssl_loss", "ssl_loss_s0", "ssl_loss_s1", "ssl_acc", "grad_norm", "passes")
+    stats = {name: float(reporter.get_value("train", name)) for name in names}
+    moved = torch.load(args.output_dir + "/solver/1epoch.pth", weights_only=True) if rank == 0 else None
+    torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats, "solver": moved}, out)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def distribute(model: torch.nn.Module, rank: int, world: int, rendezvous: Path):
+    """The model in DDP where there are several processes, and ESPnet's option that says so."""
+    option = DistributedOption(distributed=world > 1, dist_world_size=world, dist_rank=rank, dist_backend="gloo")
+    if world == 1:
+        return model, option
+    option.dist_init_method = f"file://{rendezvous}"
+    option.init_torch_distributed()
+    return torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True), option
 
 
 def train_main(kit: Kit, rank: int, world: int, out: Path) -> None:
@@ -65,8 +93,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     kit = Kit(Corpus(folder))
     context = multiprocessing.get_context("fork")  # espnet2 is imported once
-    for target, world in ((train, 1), (train, 2), (train_main, 1), (train_main, 2)):
-        outs = [folder / f"{r}of{world}.pth" for r in range(world)]
+    for target, world in ((train, 1), (train, 2), (pretrain, 1), (pretrain, 2), (train_main, 1), (train_main, 2)):
+        outs = [folder / f"{'ssl_' if target is pretrain else ''}{r}of{world}.pth" for r in range(world)]
         jobs = [context.Process(target=target, args=(kit, r, world, out)) for r, out in enumerate(outs)]
         for job in jobs:
             job.start()

@@ -12,21 +12,25 @@ def runs(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("ddp")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)}
     command = [sys.executable, str(Path(__file__).with_name("ddp_worker.py")), str(folder)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr[-3000:]
-    files = {name: folder / f"{name}.pth" for name in ("0of1", "0of2", "1of2")}
+    ranks = ("0of1", "0of2", "1of2")
+    files = {name: folder / f"{name}.pth" for name in (*ranks, *(f"ssl_{rank}" for rank in ranks))}
     files |= {name: folder / name / "checkpoint.pth" for name in ("main_of1", "main_of2")}
     return {name: torch.load(file, weights_only=True) for name, file in files.items()}
 
 
-def test_both_processes_hold_the_same_parameters(runs):
-    for name, value in runs["0of2"]["model"].items():
-        assert torch.equal(value, runs["1of2"]["model"][name]), name
+@pytest.mark.parametrize("kind", ["", "ssl_"])
+def test_both_processes_hold_the_same_parameters(runs, kind):
+    for name, value in runs[f"{kind}0of2"]["model"].items():
+        assert torch.equal(value, runs[f"{kind}1of2"]["model"][name]), name
 
 
-def test_two_processes_follow_the_same_gradients_as_one(runs):
-    assert len(runs["0of1"]["grads"]) == 6
-    for one, two in zip(runs["0of1"]["grads"], runs["0of2"]["grads"], strict=True):
+@pytest.mark.parametrize(("kind", "n_steps"), [("", 6), ("ssl_", 3)])
+def test_two_processes_follow_the_same_gradients_as_one(runs, kind, n_steps):
+    one_by_one, shared = runs[f"{kind}0of1"]["grads"], runs[f"{kind}0of2"]["grads"]
+    assert len(one_by_one) == n_steps
+    for one, two in zip(one_by_one, shared, strict=True):
         for name, grad in one.items():
             if grad is None:
                 assert two[name] is None or not two[name].any(), name
@@ -34,14 +38,26 @@ def test_two_processes_follow_the_same_gradients_as_one(runs):
                 torch.testing.assert_close(two[name], grad, rtol=1e-6, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_two_processes_end_where_one_ends(runs):
-    for name, value in runs["0of1"]["model"].items():
-        torch.testing.assert_close(runs["0of2"]["model"][name], value, rtol=1e-6, atol=1e-9)
-    assert any(g is not None and g.any() for g in runs["0of1"]["grads"][-1].values())
+@pytest.mark.parametrize("kind", ["", "ssl_"])
+def test_two_processes_end_where_one_ends(runs, kind):
+    for name, value in runs[f"{kind}0of1"]["model"].items():
+        torch.testing.assert_close(runs[f"{kind}0of2"]["model"][name], value, rtol=1e-6, atol=1e-9)
+    assert any(g is not None and g.any() for g in runs[f"{kind}0of1"]["grads"][-1].values())
 
 
-def test_reported_means_are_those_of_the_global_batch(runs):
-    assert runs["0of2"]["stats"] == pytest.approx(runs["0of1"]["stats"], rel=1e-6)
+@pytest.mark.parametrize("kind", ["", "ssl_"])
+def test_reported_means_are_those_of_the_global_batch(runs, kind):
+    assert runs[f"{kind}0of2"]["stats"] == pytest.approx(runs[f"{kind}0of1"]["stats"], rel=1e-6)
+
+
+def test_moments_of_local_steps_are_those_of_the_global_batch(runs):
+    one, two = (runs[name]["solver"]["moments"] for name in ("ssl_0of1", "ssl_0of2"))
+    assert [m["n_steps"] for m in one] == [m["n_steps"] for m in two] == [6, 6]
+    for expected, found in zip(one, two, strict=True):
+        for part in ("first", "second"):
+            assert any(value.any() for value in expected[part])
+            for a, b in zip(expected[part], found[part], strict=True):
+                torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-12)
 
 
 def test_a_whole_training_is_the_same_in_two_processes(runs):

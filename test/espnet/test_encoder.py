@@ -244,3 +244,19 @@ def test_passes_that_cannot_be_are_refused(feats):
         encoder(feats, LENS, n_layers=2, return_all_hs=True)
     with pytest.raises(Exception, match="6 frames: the subsampling needs more than 7"):
         build(input_layer="conv2d")(feats[:, :6], torch.tensor([6, 6, 6]), n_layers=2)
+
+
+@pytest.mark.parametrize("conf", [{}, {"checkpoint_layers": True}], ids=str)
+def test_compiled_blocks_give_the_same_gradients_and_names(feats, conf):
+    """By the backend that runs the captured graph as it is: what is captured is what is tested."""
+    plain, compiled = build(dropout_rate=0.0, **conf), build(dropout_rate=0.0, compile_backend="eager", **conf)
+    compiled.load_state_dict(plain.state_dict())
+    found = []
+    for encoder in (plain, compiled):
+        torch.manual_seed(0)
+        for n_frames in (40, 33):  # another length must do with the same graph
+            encoder(feats[:, :n_frames], LENS.clamp(max=n_frames))[0].square().sum().backward()
+        found.append([p.grad for p in encoder.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 0
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)

@@ -2,7 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bilevel.espnet.sources import SourcesIterFactory, batch_shares, write_source_shapes
+from bilevel.data.sources import batch_shares, write_source_shapes
+from bilevel.espnet.sources import SourcesIterFactory
 
 
 def test_temperature_goes_from_hours_to_equal_parts():
@@ -70,3 +71,5 @@ def test_shape_files_are_divided_by_source(tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["x", "y"]
     assert (out / "x").read_text() == "u1 10\nu3 30\n"
     assert write_source_shapes(["u1 10"], {}, out) == ["all"]
+    with pytest.raises(ValueError, match="source 'anchor': the curves use this name"):
+        write_source_shapes(["u1 10"], {"u1": "anchor"}, out)

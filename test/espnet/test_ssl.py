@@ -59,7 +59,7 @@ def run(corpus, tmp_path_factory):
             valid_dir=corpus.root / "dev",
             stats_dir=folder / "stats",
             exp_dir=folder / "exp",
-            **{"targets_dir": None, "pretrained": None, "seed": 3, "ngpu": 0} | options,
+            **{"targets_dir": None, "pretrained": None, "pool_sources": False, "seed": 3, "ngpu": 0} | options,
         )
         level = logging.getLogger().level
         pretrain.collect_stats(path, args)
@@ -103,7 +103,8 @@ def test_every_step_takes_every_source_and_a_resumed_run_equals_a_straight_one(r
     torch.manual_seed(99)  # a process of its own would start from any random state
     resumed = run(changes, sources, out=tmp_path)
     assert same(weights(straight), weights(resumed))
-    assert curves(straight)[-1]["passes"] == 4  # (K + 1) for each of two sources
+    assert curves(straight)[-1]["passes"] == 6  # K + 1 for each of two sources, each with labels of half the encoder
+    assert json.loads((straight / "cost.json").read_text())["passes"] == 6 * 12
 
 
 def test_without_the_solvers_state_a_run_does_not_go_on(run, sources, tmp_path):
@@ -119,6 +120,12 @@ def test_local_steps_of_length_zero_are_plain_training(run, sources):
     moved = run({"max_epoch": 1} | PTLOC, sources)
     assert same(weights(plain), weights(still))
     assert not same(weights(plain), weights(moved))
+
+
+def test_pooled_sources_are_one(run, sources):
+    exp_dir = run({"max_epoch": 1}, sources, pool_sources=True)
+    assert [path.name for path in (exp_dir.parent / "stats/sources").iterdir()] == ["all"]
+    assert curves(exp_dir)[-1]["passes"] == 1
 
 
 def test_a_constant_encoder_raises_the_alarm(run, monkeypatch):
@@ -174,7 +181,7 @@ def test_clusters_of_states_are_labels_that_hubert_learns(run, corpus, tmp_path)
         relabel(exp_dir, 1, 5, 1.0, sets, tmp_path / out, seed=0, device="cpu")
     lines = (tmp_path / "first" / "unlab").read_text().splitlines()
     assert lines == (tmp_path / "second" / "unlab").read_text().splitlines()
-    model = load_model(BilevelSSLTask, exp_dir, "latest.pth", "cpu")
+    model, _ = load_model(BilevelSSLTask, exp_dir / "config.yaml", exp_dir / "latest.pth", "cpu")
     states = dict(layer_states(model, 1, DumpSet(sets[0]), "cpu"))
     table = {line.split()[0]: np.array(line.split()[1:], dtype=int) for line in lines}
     assert {key: len(row) for key, row in table.items()} == {key: len(rows) for key, rows in states.items()}
@@ -186,6 +193,22 @@ def test_clusters_of_states_are_labels_that_hubert_learns(run, corpus, tmp_path)
     conf = {"codebook_size": 5, "p_mask": 0.1, "mask_span_frames": 8}
     hubert = run({"model_conf": {"ssl": "hubert", "ssl_conf": conf}}, targets_dir=tmp_path / "first")
     assert curves(hubert)[-1]["train_lower_loss"] < curves(hubert)[0]["train_lower_loss"]
+
+
+def test_the_audio_to_fit_on_is_counted_at_the_rate_of_the_model(run, corpus, tmp_path):
+    exp_dir = run({"max_epoch": 1})
+    config = yaml.safe_load((exp_dir / "config.yaml").read_text())
+    seconds = sum(len(corpus.speech[key]) for key in corpus.ids["unlab"]) / 16000
+    fitted = {}
+    for fs in ("16k", "8k"):
+        (exp_dir / "config.yaml").write_text(
+            yaml.safe_dump(config | {"frontend_conf": CONFIG["frontend_conf"] | {"fs": fs}})
+        )
+        relabel(exp_dir, 1, 5, seconds / 3600, [corpus.root / "unlab"], tmp_path / fs, seed=0, device="cpu")
+        fitted[fs] = json.loads((tmp_path / fs / "kmeans.json").read_text())["frames_fitted"]
+    n_frames = sum(len(line.split()) - 1 for line in (tmp_path / "16k" / "unlab").read_text().splitlines())
+    assert fitted["16k"] == n_frames
+    assert 0.4 < fitted["8k"] / n_frames < 0.8  # half as many samples make up the same time
 
 
 def test_a_source_without_its_row_is_named(run, sources, corpus, tmp_path):

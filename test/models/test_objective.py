@@ -33,6 +33,21 @@ def test_every_objective_keeps_the_contract(name, make_blocks):
     assert all(torch.isfinite(value) and not value.requires_grad for value in output.stats.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "conf"),
+    [*((name, {}) for name in sorted(SMALL)), *(("birq", c) for c in ({"detach_labels": True}, {"w_enhanced": 0.0}))],
+)
+@pytest.mark.parametrize("layer", [1, 2])
+def test_passes_are_those_of_the_encoder(name, conf, layer, make_blocks):
+    encoder = make_blocks(stack=4, n_blocks=3)
+    conf = SMALL[name] | conf | ({"label_layer": layer} if name == "birq" else {})
+    built = objective.build(name, 4, 3, 3, conf).double()
+    targets = torch.zeros(2, 15, dtype=torch.long)
+    built(torch.randn(2, 60, 4).double(), torch.tensor([60, 60]), torch.tensor([1, 2]), encoder, targets)
+    shares = ((n_layers or 3) / 3 * (1 if with_graph else 1 / 3) for _, n_layers, with_graph in encoder.calls)
+    assert built.passes == pytest.approx(sum(shares))
+
+
 def test_build_passes_the_configuration_on():
     built = objective.build("bestrq", 4, 3, 2, {"codebook_size": 7, "n_codebooks": 2})
     assert isinstance(built, BestRQ)
