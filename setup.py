@@ -27,12 +27,20 @@ EXTRAS = {
         "clarabel>=0.9",  # exact lower solutions, joint projection of LV-HBA; its vectors can be replaced
         "scipy>=1.13",  # sparse matrices for it
     ],
+    "moo": [
+        "torchjd==0.18.*",  # 0.x: its interface changes from one minor release to the next
+        "quadprog>=0.1.12",  # torchjd's projections; its own extra has another spelling in each pip
+        "qpsolvers>=4.4",  # the interface to it that torchjd calls
+    ],
     "test": [
         "pytest>=8.0",
         "ruff>=0.9",
         "cvxpy>=1.6",  # independent solutions of the inner problems of transport
         "jiwer>=4.0",  # independent scorer
         "lhotse>=1.30",  # independent data preparation
+        "torchjd==0.18.*",  # independent weightings of objectives
+        "quadprog>=0.1.12",  # for it
+        "qpsolvers>=4.4",  # for it
     ],
 }
 EXTRAS["all"] = sorted({item for items in EXTRAS.values() for item in items})

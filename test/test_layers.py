@@ -8,23 +8,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ALL = {"bin", "corpora", "data", "doctor", "espnet", "models", "optim", "problems", "report", "scoring", "testing"}
+ALL = {"bin", "corpora", "data", "doctor", "espnet", "models", "moo", "optim", "problems", "report", "scoring"}
+ALL |= {"testing"}
 ALLOWED = {
     "bin": ALL,
     "corpora": {"data"},
     "data": set(),
     "doctor": set(),
-    "espnet": {"optim", "models", "data"},
+    "espnet": {"optim", "moo", "models", "data"},
     "models": set(),
+    "moo": set(),
     "optim": set(),
-    "problems": {"optim", "data"},
+    "problems": {"optim", "moo", "data"},
     "report": {"scoring", "data"},
     "scoring": {"data"},
-    "testing": {"data", "optim"},
+    "testing": {"data", "optim", "moo"},
 }
 ONLY_IN = {"espnet2": {"espnet"}, "matplotlib": {"report"}, "sacrebleu": {"scoring"}, "kaldiio": {"data"}}
+ONLY_IN |= {"torchjd": {"moo"}}
 NEVER_IN = {
     "optim": {"torchaudio", "soundfile", "numpy", "scipy"},  # torch alone
+    "moo": {"torchaudio", "soundfile", "numpy", "scipy"},  # torch alone
     "problems": {"torchaudio", "soundfile"},
     "data": {"espnet2"},
     "scoring": {"torch"},
