@@ -52,7 +52,6 @@ script and this one make of the published annotations. Hours are those of the se
 add up to the same (76.9, 8.94 and 8.68 without the two meetings).
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,6 +60,7 @@ import soundfile
 from bilevel.corpora import MissingSplitError, shorten
 from bilevel.corpora._nxt import read_participants, read_pieces
 from bilevel.data import fetch
+from bilevel.data.audio import length_sec
 from bilevel.data.record import Utterance
 
 LICENSE = "CC BY 4.0, AMI Consortium"
@@ -110,7 +110,7 @@ def utterances(src: Path, split: str) -> Iterator[Utterance]:
                 continue
             n_found += 1
             recording = f"AMI_{meeting}_{f'H{headset:02d}' if mic == 'ihm' else mic.upper()}"
-            length_sec = _length_sec(audio)
+            audio_sec = length_sec(audio)
             previous_csec = 0
             for piece in sorted(set(read_pieces(annotations, meeting, agent))):
                 start_sec, end_sec = piece.start_csec / 100, piece.end_csec / 100
@@ -124,7 +124,7 @@ def utterances(src: Path, split: str) -> Iterator[Utterance]:
                     speaker=f"{recording}_{speaker}",
                     recording=recording,
                     start_sec=start_sec,
-                    end_sec=min(end_sec, length_sec) if start_sec < length_sec else end_sec,
+                    end_sec=min(end_sec, audio_sec) if start_sec < audio_sec else end_sec,
                     channel=None if mic == "ihm" else 0,
                     source="ami",
                 )
@@ -184,7 +184,7 @@ def _fetch_audio(url: str, path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    fetch._download(url, part)
+    fetch.download(url, part)
     try:
         rate_hz = soundfile.info(str(part)).samplerate
     except soundfile.SoundFileError:
@@ -235,11 +235,3 @@ def _audio(src: Path, mic: str, meeting: str, headset: int) -> Path | None:
     if mic == "mdm":
         folders += [f"{root}{part}" for root in ("mdm8/", "beamformed/", "") for part in ("", meeting)]
     return next((path for folder in folders if (path := Path(src) / folder / name).is_file()), None)
-
-
-def _length_sec(audio: Path) -> float:
-    try:
-        info = soundfile.info(str(audio))
-    except (soundfile.SoundFileError, OSError):
-        return math.inf  # the scan of stage 3 judges the file and says why
-    return info.frames / info.samplerate

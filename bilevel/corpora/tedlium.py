@@ -29,15 +29,13 @@ statistics (returnn-experiments, 2019-asr-e2e-trafo-vs-lstm: 744,339 s; 5,753 s;
 and 0.25 s to each segment, which makes 206.8 to 213.2 h; so hours are checked against 210 h to 2 %.
 """
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import soundfile
-
 from bilevel.corpora import MissingSplitError, shorten
+from bilevel.data.audio import length_sec
 from bilevel.data.fetch import fetch_archive
 from bilevel.data.record import Utterance
 from bilevel.data.tables import read_lines
@@ -75,7 +73,7 @@ def utterances(src: Path, split: str) -> Iterator[Utterance]:
             continue
         if split == "train":
             segments = pad(segments)
-        length_sec = _length_sec(audio)
+        audio_sec = length_sec(audio)
         for s in segments:
             yield Utterance(
                 id=f"{s.talk}-{s.centisec[0]:07d}-{s.centisec[1]:07d}",
@@ -84,7 +82,7 @@ def utterances(src: Path, split: str) -> Iterator[Utterance]:
                 speaker=s.talk,
                 recording=s.talk,
                 start_sec=s.start_sec,
-                end_sec=min(s.end_sec, length_sec),
+                end_sec=min(s.end_sec, audio_sec),
             )
 
 
@@ -179,11 +177,3 @@ def _folder(src: Path, split: str) -> Path:
     raise MissingSplitError(
         f"{src}: no split {split!r}; found: {', '.join(found) or 'none'}; expected {src}/{split}/stm/"
     )
-
-
-def _length_sec(audio: Path) -> float:
-    try:
-        info = soundfile.info(str(audio))
-    except (soundfile.SoundFileError, OSError):
-        return math.inf  # the scan of stage 3 judges the file and says why
-    return info.frames / info.samplerate

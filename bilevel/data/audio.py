@@ -1,6 +1,7 @@
 """Reading and changing audio. The one place that opens sound files or runs `command |` entries."""
 
 import io
+import math
 import re
 import shlex
 import subprocess
@@ -91,6 +92,15 @@ def read_audio(
     if (channel or 0) >= samples.shape[1]:
         raise ValueError(f"{path}: channel {channel} asked for, but it has {samples.shape[1]}; count from 0")
     return np.ascontiguousarray(samples[:, channel or 0]), rate_hz
+
+
+def length_sec(path: Path) -> float:
+    """Length by the header, for times that may not lie beyond it; infinite for a file that the scan will refuse."""
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.SoundFileError, OSError):
+        return math.inf
+    return info.frames / info.samplerate
 
 
 def resample(samples: np.ndarray, ratio: Fraction) -> np.ndarray:

@@ -68,7 +68,7 @@ def fetch(url: str, path: Path, checksum: str) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    _download(url, part)
+    download(url, part)
     try:
         verify(part, checksum)
     except ValueError:
@@ -78,7 +78,16 @@ def fetch(url: str, path: Path, checksum: str) -> Path:
     return path
 
 
-def _download(url: str, part: Path) -> None:
+def download(url: str, part: Path) -> None:
+    """Download to `part`, going on from what an earlier call left there where the server can; nothing is verified.
+
+    Args:
+        url: http, https or file address.
+        part: Where the content goes; its folder exists.
+
+    Raises:
+        OSError: The server cannot be reached or refuses, or the connection broke; call again to continue.
+    """
     n_have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={n_have}-"} if n_have else {})
     try:

@@ -6,6 +6,7 @@ import pytest
 
 from bilevel.corpora import MissingSplitError, tedlium
 from bilevel.corpora.tedlium import Segment, clean, pad, read_stm
+from bilevel.data.audio import length_sec
 from bilevel.testing.trees import tedlium_tree
 
 # Segments of the odd talk where lhotse differs by rule: start -> (lhotse's text, ours, why).
@@ -50,7 +51,7 @@ def test_agrees_with_lhotse(split, tmp_path):
     for recording, start, end, *_ in theirs:
         times.setdefault(recording, []).append((int(start * 100) / 100, int(end * 100) / 100))
     if split == "train":
-        lengths = {u.recording: tedlium._length_sec(u.audio) for u in ours}
+        lengths = {u.recording: length_sec(u.audio) for u in ours}
         times = {talk: padded(rows, lengths[talk]) for talk, rows in times.items()}
     expected_times = [pair for talk in sorted(times) for pair in times[talk]]
     for u, (recording, start, end, text, speaker), (a, b) in zip(ours, theirs, expected_times, strict=True):

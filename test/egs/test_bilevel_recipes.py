@@ -2,28 +2,19 @@
 
 import json
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-
-ROOT = Path(__file__).resolve().parents[2]
+from recipe_kit import ROOT, call, result_of
 
 
 def run_recipe(name: str, expdir: Path, *options: str) -> str:
-    command = [ROOT / f"egs/{name}/bilevel1/run.sh", "--expdir", expdir, *options]
-    done = subprocess.run(command, cwd=expdir.parent, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    return call(f"{name}/bilevel1/run.sh", "--expdir", expdir, *options, cwd=expdir.parent)
 
 
 def read(folder: Path) -> dict:
-    result = json.loads((folder / "result.json").read_text())
-    assert result.keys() >= {"method", "corpus", "seed", "params", "results", "cost", "config_sha256", "commit"}
-    for row in result["results"]:
-        assert row.keys() == {"set", "metric", "value", "low", "high", "n_utts", "signature"}
-    assert result["cost"].keys() >= {"updates", "passes", "cpu_sec", "wall_sec", "peak_mem_mb"}
+    result = result_of(folder)
     steps = [json.loads(line)["step"] for line in (folder / "trace.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
     assert steps[-1] == result["cost"]["updates"]
@@ -64,14 +55,11 @@ def test_every_method_and_seed_of_a_machine_is_solved_and_reported(tmp_path):
 
 @pytest.mark.parametrize("name", ["svm", "transport"])
 def test_help_lists_the_options_of_the_recipe_and_of_the_problem(name, tmp_path):
-    script = ROOT / f"egs/{name}/bilevel1/run.sh"
-    done = subprocess.run([script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    script = f"{name}/bilevel1/run.sh"
+    log = call(script, "--help", cwd=tmp_path)
     for option in ("--methods", "--seeds", "--stop_stage", "--exp_dir", "--set"):
-        assert option in done.stdout
-    done = subprocess.run([script, "three_node"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "expected --option value" in done.stderr
+        assert option in log
+    assert "expected --option value" in call(script, "three_node", cwd=tmp_path, code=2)
 
 
 def test_configurations_are_mappings_with_known_methods():

@@ -7,29 +7,29 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from recipe_kit import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("egs/*/[as]s[rl]1/run.sh"))
 SCRIPTS = sorted([*ROOT.glob("egs/*/*/*.sh"), *ROOT.glob("utils/*.sh"), *ROOT.glob("tools/*.sh"), ROOT / ".ci/run"])
 COMMON = {"stage", "stop_stage", "nj", "ngpu", "train_set", "valid_set", "method", "dumpdir", "expdir", "src"}
-OPTIONS = {
-    "asr1": COMMON
-    | {"test_sets", "unlabelled_set", "asr_config", "inference_config", "token_type", "nbpe", "pretrained"},
-    "ssl1": COMMON | {"ssl_config", "ssl_init", "kmeans_exp", "kmeans_layer", "n_clusters", "align_exp", "probe_dir"},
-}
+ASR = {"test_sets", "unlabelled_set", "asr_config", "inference_config", "token_type", "nbpe"}
+ASR |= {"pretrained", "freeze_encoder"}
+SSL = {"ssl_config", "ssl_init", "rounds", "kmeans_exp", "kmeans_layer", "n_clusters", "align_exp", "probe_dir"}
+SSL |= {"label", "pool_sources"}
+OPTIONS = {"asr1": COMMON | ASR, "ssl1": COMMON | SSL}
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def call(script: Path, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def start(script: Path, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([script, *options], cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("script", RECIPES, ids=name)
 def test_help_lists_the_options(script, tmp_path):
-    done = call(script, "--help", cwd=tmp_path)
+    done = start(script, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stderr == ""
     assert set(re.findall(r"^  --(\w+) \[", done.stdout, re.MULTILINE)) >= OPTIONS[script.parent.name]
@@ -39,21 +39,36 @@ def test_help_lists_the_options(script, tmp_path):
 
 @pytest.mark.parametrize("script", RECIPES, ids=name)
 def test_an_unknown_option_names_the_nearest_one(script, tmp_path):
-    done = call(script, "--traim_set", "train", cwd=tmp_path)
+    done = start(script, "--traim_set", "train", cwd=tmp_path)
     assert done.returncode == 2
     assert "unknown option --traim_set; the nearest one is --train_set" in done.stderr
 
 
 def test_options_take_dashes_and_equals_signs_and_need_a_value(tmp_path):
     script = ROOT / "egs/own/asr1/run.sh"
-    done = call(script, "--stop-stage=0", "--recipe", str(tmp_path), cwd=tmp_path)
+    done = start(script, "--stop-stage=0", "--recipe", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = call(script, "--stop_stage", cwd=tmp_path)
+    done = start(script, "--stop_stage", cwd=tmp_path)
     assert done.returncode == 2
     assert "--stop_stage needs a value" in done.stderr
-    done = call(script, "--asr_config", "train_smal", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("asr1", ["--asr_config", "train_smal"], "no configuration train_smal.yaml"),
+        ("asr1", ["--freeze_encoder", "true"], "name its experiment with --pretrained"),
+        ("asr1", ["--freeze_encoder", "yes"], "--freeze_encoder yes: expected true or false"),
+        ("asr1", ["--pretrained", "nowhere"], "--pretrained nowhere: no such file or folder"),
+        ("ssl1", ["--rounds", "cssl ptlock"], "no configuration ptlock.yaml"),
+        ("ssl1", ["--method", "hubert"], "name its experiment with --kmeans_exp"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_runs(recipe, options, message, tmp_path):
+    done = start(ROOT / f"egs/own/{recipe}/run.sh", *options, cwd=tmp_path)
     assert done.returncode != 0
-    assert "no configuration train_smal.yaml" in done.stderr
+    assert message in done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)

@@ -1,43 +1,26 @@
 """Pre-training recipes through their stages, on miniature corpora in the published layouts."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
+import recipe_kit
+import torch
 
 from bilevel.data.tables import read_scp
 from bilevel.testing.ami_tree import ami_tree
 from bilevel.testing.trees import kaldi_tree, multi_tree
 from bilevel.testing.yodas_tree import yodas_tree
 
-ROOT = Path(__file__).resolve().parents[2]
-ENCODER = "{output_size: 16, attention_heads: 2, num_blocks: 2, linear_units: 16, cnn_module_kernel: 3}"
-TINY = f"""
-frontend_conf: {{n_mels: 20}}
-encoder_conf: {ENCODER}
-max_epoch: 2
-num_iters_per_epoch: 2
-batch_bins: 200000
-num_workers: 0
-use_matplotlib: false
-use_tensorboard: false
-"""
-CODES = "model_conf: {ssl_conf: {codebook_size: 8, p_mask: 0.04, mask_span_frames: 12}}\n"
-
 
 def run(kind: str, name: str, recipe: Path, **options: object) -> str:
-    """Run a recipe script in a folder of its own; the log when it succeeds."""
-    recipe.mkdir(exist_ok=True)
-    (recipe / "tiny.yaml").write_text(TINY)
-    (recipe / "codes.yaml").write_text(CODES)
     config = {"asr": "train_small tiny", "ssl": "train_small tiny codes"}[kind]
-    options = {"recipe": recipe, f"{kind}_config": config, "nj": 1, "allow_partial": "true"} | options
-    pairs = (str(x) for key, value in options.items() for x in (f"--{key}", value))
-    command = [ROOT / f"egs/{name}/{kind}1/run.sh", *pairs]
-    done = subprocess.run(command, cwd=recipe, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    return recipe_kit.run(f"{name}/{kind}1", recipe_kit.write_configs(recipe), **({f"{kind}_config": config} | options))
+
+
+def weights(file: Path, part: str = "") -> dict[str, torch.Tensor]:
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    return {key: value for key, value in stored.items() if key.startswith(part) and key != "global_step"}
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +38,10 @@ def test_two_sources_from_audio_to_a_packed_encoder(pool):
     assert {"birq/packed.zip", "birq/latest.pth"} <= {f"birq/{p.name}" for p in (recipe / "exp/birq").iterdir()}
     rows = [json.loads(line) for line in (recipe / "exp/birq/train.jsonl").read_text().splitlines()]
     assert len(rows) == 2
-    assert rows[-1]["passes"] == 2  # one for each source
+    assert rows[-1]["passes"] == 3  # for each source one and a half: labels come from the first of two blocks
     assert rows[-1].keys() >= {"train_lower_loss", "ssl_label_perplexity", "ssl_enhanced_perplexity", "ssl_agreement"}
     cost = json.loads((recipe / "exp/birq/cost.json").read_text())
-    assert (cost["updates"], cost["passes"]) == (4, 8)
+    assert (cost["updates"], cost["passes"]) == (4, 12)
 
 
 def test_a_second_call_does_nothing_again(pool):
@@ -76,7 +59,42 @@ def test_local_steps_start_from_the_pretraining_head_included(pool):
               ssl_config="train_small tiny codes steps", ssl_init=recipe / "exp/birq")  # fmt: skip
     assert "pretrained: ssl: " in log
     assert "pretrained: not taken: global_step" in log
-    assert json.loads((recipe / "exp/ptloc/cost.json").read_text())["passes"] == 16
+    assert json.loads((recipe / "exp/ptloc/cost.json").read_text())["passes"] == 24
+
+
+def test_rounds_start_from_one_another_and_the_last_is_packed(pool):
+    """At an outer rate of 0 a round of local steps ends where it starts: with all weights of the round before."""
+    recipe, src, _ = pool
+    (recipe / "still.yaml").write_text("solver_conf: {n_inner: 1, lr: 0.001}\noptim_conf: {lr: 0.0, weight_decay: 0}\n")
+    options = {"src": src, "method": "birq", "ssl_tag": "cycle", "rounds": "cssl still", "stage": 6}
+    run("ssl", "multi", recipe, **options)
+    first, second = (recipe / f"exp/cycle_round{name}" for name in ("1_cssl", "2_still"))
+    assert json.loads((second / "run.json").read_text())["method"] == "birq: cssl still"
+    assert [json.loads((exp / "cost.json").read_text())["passes"] for exp in (first, second)] == [12, 24]
+    before, after = weights(first / "latest.pth"), weights(second / "latest.pth")
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        assert torch.equal(value, after[key]), key
+    log = run("ssl", "multi", recipe, **(options | {"stop_stage": 9}))
+    assert log.count("skip: ") == 3  # statistics and two rounds
+    assert f"--pretrained {second} --freeze_encoder true" in log
+    assert [(exp / "packed.zip").exists() for exp in (first, second)] == [False, True]
+
+
+def test_a_frozen_encoder_stays_what_it_was_and_the_head_learns(pool, tmp_path):
+    recipe, _, _ = pool
+    own = kaldi_tree(tmp_path, n_utterances=4)
+    asr = tmp_path / "asr"
+    run("asr", "own", asr, src=own, method="supervised", token_type="char", pretrained=recipe / "exp/birq",
+        freeze_encoder="true", stop_stage=11)  # fmt: skip
+    [exp] = (path for path in (asr / "exp").iterdir() if path.name.startswith("asr_supervised"))
+    assert exp.name.endswith("_from_birq_frozen_seed0")
+    frozen = weights(exp / "latest.pth", "encoder.")
+    given = weights(recipe / "exp/birq/latest.pth", "encoder.")
+    assert frozen.keys() == given.keys()
+    assert all(torch.equal(value, given[key]) for key, value in frozen.items())
+    heads = [weights(exp / f"{epoch}epoch.pth", "ctc.") for epoch in (1, 2)]
+    assert all(not torch.equal(value, heads[1][key]) for key, value in heads[0].items())
 
 
 def test_relabelling_recognition_and_probe(pool, tmp_path):

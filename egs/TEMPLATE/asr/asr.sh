@@ -3,11 +3,8 @@
 # shellcheck disable=SC2209  # test_sets=test is the word, not the command
 set -euo pipefail
 
-template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "${template}/../../.." && pwd)
-caller=${PWD}
-python=python3
-if [ -x "${root}/.venv/bin/python" ]; then python=${root}/.venv/bin/python; fi
+# shellcheck source=utils/recipe.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../../utils/recipe.sh"
 
 recipe=${caller}                # folder of the recipe; data, dump and exp go there
 corpus=                         # module of bilevel/corpora
@@ -38,7 +35,8 @@ token_type=bpe                  # bpe, char or word
 nbpe=100                        # size of the bpe token list
 method=bljust                   # supervised, pretrain_finetune, weighted_sum or bljust
 pretrained=                     # experiment of ssl.sh to start from; front-end to encoder are then its own
-asr_config=                     # what differs from train_asr.yaml: files of yours, the recipe or the template; later wins
+freeze_encoder=false            # true: they keep its weights, the head alone is trained; CTC's is a linear probe
+asr_config=                     # what differs from train_asr.yaml: files of yours, the recipe, the template; later wins
 inference_config=decode_greedy  # yaml of the recipe or of the template
 inference_model=valid.cer_ctc.ave.pth
 train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
@@ -50,58 +48,34 @@ usage() {
     echo "usage: run.sh [--option value ...]"
     echo "stages: 1 data, 2 speed perturbation, 3 format and scan, 4 filter, 5 tokens,"
     echo "        10 statistics, 11 train, 12 decode, 13 score and report, 14 pack"
-    sed -n '/^recipe=/,/^expdir=/{s/^\([a-z_]*\)=\([^#]*\)#* *\(.*\)/  --\1 [\2] \3/;s/ *\]/]/;p}' "${BASH_SOURCE[0]}"
+    list_options
 }
-mapfile -t option_names < <(sed -n '/^recipe=/,/^expdir=/s/^\([a-z_]*\)=.*/\1/p' "${BASH_SOURCE[0]}")
-# shellcheck source=utils/parse_options.sh
-. "${root}/utils/parse_options.sh"
-
-# Long options of ours are seen from the caller's folder, everything else from the recipe's.
-if [ -n "${src}" ]; then src=$(cd "${caller}" && realpath -- "${src}"); fi
-if [ -n "${pretrained}" ]; then pretrained=$(cd "${caller}" && realpath -- "${pretrained}"); fi
-find_config() {
-    for file in "$1" "${recipe}/conf/$1" "${template}/conf/$1"; do
-        if [ -f "${file}" ]; then realpath -- "${file}"; return; fi
-    done
-    echo "error: no configuration $1 here, in ${recipe}/conf or in ${template}/conf" >&2
-    return 1
-}
-inference_config=$(find_config "${inference_config%.yaml}.yaml")
-configs=(--config "${template}/conf/train_asr.yaml")
-config=
-for name in ${asr_config}; do
-    file=$(find_config "${name%.yaml}.yaml")
-    configs+=(--config "${file}")
-    config+=_$(basename "${file}" .yaml)
-done
+parse_options "$@"
+from_caller -m src
+from_caller -e pretrained
+inference_config=$(find_config "${inference_config}")
+collect_configs train_asr "${asr_config}"
 if [ -n "${labelled_share}" ] && [ -z "${pool_set}" ]; then
     echo "error: --labelled_share divides --pool_set; name that set too, such as --pool_set train" >&2
     exit 2
 fi
-echo "cd $(printf %q "${recipe}")  # every command below runs here"
-cd "${recipe}"
-export PYTHONPATH=${root}${PYTHONPATH:+:${PYTHONPATH}}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-
-run() {  # one stage is one plain command, printed so that it can be copied
-    printf '%q ' "${python}" -m "bilevel.bin.$1" "${@:2}"
-    echo
-    "${python}" -m "bilevel.bin.$1" "${@:2}"
-}
-begins() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && echo "== stage $1: $2"; }
+if is_true --freeze_encoder "${freeze_encoder}" && [ -z "${pretrained}" ]; then
+    echo "error: --freeze_encoder keeps the weights of a pre-training; name its experiment with --pretrained" >&2
+    exit 2
+fi
+enter_recipe
 read -r -a tests <<<"${test_sets}"
 read -r -a overrides <<<"${train_args}"
-given() { if [ -n "$2" ]; then printf '%s\n' "$1" "$2"; fi; }
-mapfile -t unlabelled < <(given --unlabelled_sets "${unlabelled_set}")
+unlabelled=(${unlabelled_set:+--unlabelled_sets "${unlabelled_set}"})
 
 if begins 1 "data directories"; then
-    mapfile -t source < <(given --src "${src}")
     if [ -n "${pool_set}" ]; then
-        run data --corpus "${corpus}" "${source[@]}" --sets "${valid_set}" "${tests[@]}" --pool_set "${pool_set}" \
-            --labelled_share "${labelled_share}" --labelled_set "${train_set}" --unlabelled_set "${unlabelled_set}" \
+        run data --corpus "${corpus}" ${src:+--src "${src}"} --sets "${valid_set}" "${tests[@]}" \
+            --pool_set "${pool_set}" --labelled_share "${labelled_share}" \
+            --labelled_set "${train_set}" --unlabelled_set "${unlabelled_set}" \
             --allow_partial "${allow_partial}" --punctuation "${punctuation}"
     else
-        run data --corpus "${corpus}" "${source[@]}" --sets "${train_set}" "${valid_set}" "${tests[@]}" \
+        run data --corpus "${corpus}" ${src:+--src "${src}"} --sets "${train_set}" "${valid_set}" "${tests[@]}" \
             "${unlabelled[@]:1}" "${unlabelled[@]}" --allow_partial "${allow_partial}" --punctuation "${punctuation}"
     fi
 fi
@@ -120,7 +94,8 @@ if begins 3 "format and scan audio"; then
     done
 fi
 if begins 4 "filter"; then
-    mapfile -t overlap < <("${allow_overlap}" && echo --allow_overlap)
+    overlap=()
+    if is_true --allow_overlap "${allow_overlap}"; then overlap=(--allow_overlap); fi
     run filter --in_dir "${dump}/org" --out_dir "${dump}" --train_sets "${labelled}" "${unlabelled[@]}" \
         --valid_sets "${valid_set}" --test_sets "${tests[@]}" --min_sec "${min_sec}" --max_sec "${max_sec}" \
         --same_text "${same_text}" --nj "${nj}" "${overlap[@]}"
@@ -136,16 +111,19 @@ if begins 5 "token list"; then
 fi
 
 changed=${labelled_share:+_share${labelled_share}}${pretrained:+_from_$(basename "${pretrained}")}
+if is_true --freeze_encoder "${freeze_encoder}"; then
+    changed+=_frozen
+    overrides=("freeze_param=[frontend,normalize,preencoder,encoder]" "${overrides[@]}")
+fi
 if [ -n "${train_args}" ]; then changed+=_$(cksum <<<"${train_args}" | cut -d' ' -f1); fi
-tag=${asr_tag:-asr_${method}${config:-_train_asr}_${feats_type}_$(basename "${tokens}")${changed}_seed${seed}}
+tag=${asr_tag:-asr_${method}${config}_${feats_type}_$(basename "${tokens}")${changed}_seed${seed}}
 exp=${expdir}/${tag}
-mapfile -t sources < <(given --unlabelled_dir "${unlabelled_set:+${dump}/${unlabelled_set}}")
-mapfile -t start < <(given --pretrained "${pretrained}")
-for override in "${overrides[@]}"; do sources+=(--set "${override}"); done
 common=(--train_dir "${dump}/${labelled}" --valid_dir "${dump}/${valid_set}" --token_list "${tokens}/tokens.txt"
-    --token_type "${token_type}" "${bpemodel[@]}" --fs "${fs}" --stats_dir "${expdir}/asr_stats_${feats_type}_$(basename "${tokens}")"
-    "${configs[@]}" "${sources[@]}" "${start[@]}" --method "${method}"
-    --method_dir "${template}/conf/method")
+    --token_type "${token_type}" "${bpemodel[@]}" --fs "${fs}"
+    --stats_dir "${expdir}/asr_stats_${feats_type}_$(basename "${tokens}")"
+    "${configs[@]}" ${unlabelled_set:+--unlabelled_dir "${dump}/${unlabelled_set}"}
+    ${pretrained:+--pretrained "${pretrained}"} --method "${method}" --method_dir "${template}/conf/method")
+for override in "${overrides[@]}"; do common+=(--set "${override}"); done
 if begins 10 "statistics"; then run stats "${common[@]}"; fi
 if begins 11 "train ${method}"; then
     run train "${common[@]}" --exp_dir "${exp}" --corpus "${corpus}" --seed "${seed}" --ngpu "${ngpu}"

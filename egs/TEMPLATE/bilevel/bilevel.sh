@@ -3,11 +3,8 @@
 # its options; those that are not listed here go to `bilevel PROBLEM` as they are.
 set -euo pipefail
 
-template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "${template}/../../.." && pwd)
-caller=${PWD}
-python=python3
-if [ -x "${root}/.venv/bin/python" ]; then python=${root}/.venv/bin/python; fi
+# shellcheck source=utils/recipe.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../../utils/recipe.sh"
 
 recipe=${caller}                # folder of the recipe; exp goes there
 problem=                        # command that solves one instance: svm or transport
@@ -21,35 +18,28 @@ stage=1                         # 1 solve, 2 report
 stop_stage=2
 nj=1                            # runs at a time, one thread each
 expdir=exp                      # results
-passed=()                       # options of `bilevel PROBLEM`
 
 usage() {
     echo "usage: run.sh [--option value ...]; stages: 1 solve, 2 report"
-    sed -n '/^recipe=/,/^expdir=/{s/^\([a-z_]*\)=\([^#]*\)#* *\(.*\)/  --\1 [\2] \3/;s/ *\]/]/;p}' "${BASH_SOURCE[0]}"
+    list_options
     echo "options of the problem:"
     cd "${root}" && "${python}" -m "bilevel.bin.${problem}" --help
 }
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --help | -h) usage && exit 0 ;;
-        "--${instance_option:-instance}") instance=${2?"$1 needs a value"} && shift 2 ;;
-        --recipe | --problem | --instance_option | --instance | --src | --methods | --seeds | --conf | --stage | --stop_stage | --nj | --expdir)
-            printf -v "${1#--}" '%s' "${2?"$1 needs a value"}" && shift 2 ;;
-        --*)
-            passed+=("$1") && shift
-            if [ $# -gt 0 ] && [[ $1 != --* ]]; then passed+=("$1") && shift; fi ;;
-        *) echo "error: $1: expected --option value" >&2 && exit 2 ;;
-    esac
-done
+passed=()                       # options of `bilevel PROBLEM`
+unknown_option() {
+    if [[ $1 != --* ]]; then echo "error: $1: expected --option value" >&2 && exit 2; fi
+    if [ "${option}" = "${instance_option}" ]; then instance=${2?"error: $1 needs a value"} && return; fi
+    if [ $# -lt 2 ] || [[ $2 == --* ]]; then taken=1; fi  # a switch
+    passed+=("${@:1:taken}")
+}
+parse_options "$@"
 variant=                        # tells runs with other options apart: --gamma 4 adds _4
 for word in ${conf} "${passed[@]}"; do
     if [[ ${word} != --* ]]; then variant+=_${word//[^A-Za-z0-9_.=-]/-}; fi
 done
-if [ -n "${src}" ]; then passed+=(--src "$(cd "${caller}" && realpath -- "${src}")"); fi
-echo "cd $(printf %q "${recipe}")  # every command below runs here"
-cd "${recipe}"
-export PYTHONPATH=${root}${PYTHONPATH:+:${PYTHONPATH}}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+from_caller -m src
+if [ -n "${src}" ]; then passed+=(--src "${src}"); fi
+enter_recipe
 commands() {  # one line each, ready for a shell
     for seed in ${seeds}; do
         for method in ${methods}; do
@@ -64,11 +54,5 @@ commands() {  # one line each, ready for a shell
         done
     done
 }
-if [ "${stage}" -le 1 ] && [ "${stop_stage}" -ge 1 ]; then
-    echo "== stage 1: solve"
-    commands | tee /dev/stderr | xargs -P "${nj}" -d '\n' -L 1 bash -c
-fi
-if [ "${stage}" -le 2 ] && [ "${stop_stage}" -ge 2 ]; then
-    echo "== stage 2: report"
-    "${python}" -m bilevel.bin.report "${expdir}" --title "${problem}: bilevel results"
-fi
+if begins 1 "solve"; then commands | tee /dev/stderr | xargs -P "${nj}" -d '\n' -L 1 bash -c; fi
+if begins 2 "report"; then run report "${expdir}" --title "${problem}: bilevel results"; fi
