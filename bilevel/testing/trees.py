@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from bilevel.testing.aishell_tree import aishell_tree
 from bilevel.testing.ami_tree import ami_tree
 from bilevel.testing.audio import tones, write_sphere
+from bilevel.testing.covost2_tree import covost2_tree
 
 WORDS = ("red", "sun", "milk", "tree", "go", "nine", "lamp", "open", "sky", "north", "it's", "echo", "bird", "wave")
 LIBRISPEECH_SPLITS = (
@@ -206,7 +208,9 @@ def multi_tree(dst: Path) -> Path:
 
 
 TREES: dict[str, Callable[[Path], Path]] = {
+    "aishell": aishell_tree,
     "ami": ami_tree,
+    "covost2": covost2_tree,
     "fsdd": fsdd_tree,
     "kaldi": kaldi_tree,
     "librispeech": librispeech_tree,
