@@ -13,6 +13,7 @@ REQUIRED = [
     "soundfile>=0.13",  # first to bundle a libsndfile that seeks correctly in Ogg/Opus
     "pyyaml>=6.0",  # safe_load as we use it
     "rapidfuzz>=3.9",  # editops on lists of words
+    "sacrebleu>=2.6,<2.7",  # BLEU and chrF; its counts of a segment, which we resample, are not public
     "matplotlib>=3.8",  # curves of the report; ESPnet's trainer imports it without declaring it
     "tensorboard>=2.16",  # ESPnet's trainer imports it without declaring it
     "editdistance>=0.8",  # ESPnet's validation CER imports it without declaring it
@@ -38,6 +39,7 @@ EXTRAS = {
         "cvxpy>=1.6",  # independent solutions of the inner problems of transport
         "jiwer>=4.0",  # independent scorer
         "lhotse>=1.30",  # independent data preparation
+        "pandas>=2.2",  # the join of CoVoST's official script
         "torchjd==0.18.*",  # independent weightings of objectives
         "quadprog>=0.1.12",  # for it
         "qpsolvers>=4.4",  # for it

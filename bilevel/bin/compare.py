@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bilevel.bin._cli import Parser, run
 from bilevel.data.files import write_text
-from bilevel.scoring.result import Score
+from bilevel.scoring.result import METRICS, Score
 from bilevel.scoring.significance import compare
 
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="bilevel compare", description="Paired bootstrap significance of two systems, B minus A.")
     parser.add_argument("a", type=Path, help="score file (bilevel score --json) or experiment folder")
     parser.add_argument("b", type=Path, help="the same of the other system")
-    parser.add_argument("--metric", choices=("wer", "cer"), default="wer", help="which score files of the folders")
+    parser.add_argument("--metric", choices=tuple(METRICS), default="wer", help="which score files of the folders")
     parser.add_argument("--json", type=Path, help="write the comparisons")
     parser.add_argument("--resample", choices=("utterance", "speaker"), default="utterance")
     parser.add_argument("--n_bootstrap", type=int, default=10000)
@@ -25,10 +25,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = _pairs(args.a, args.b, args.metric)
     results = {name: compare(Score.read(a), Score.read(b), **options) for name, (a, b) in pairs.items()}
     width = max(8, *map(len, results))
-    print(f"{'':{width}}      A %      B %    B - A   95 % interval of B - A        p   utts")
+    print(f"{'':{width}}  metric        A        B    B - A   95 % interval of B - A        p   utts   B is")
     for name, c in results.items():
-        rates = "".join(f"{100 * value:9.2f}" for value in (c.value_a, c.value_b, c.difference))
-        print(f"{name:{width}}{rates}   {100 * c.low:8.2f} .. {100 * c.high:8.2f}   {c.p_value:10.4f}{c.n_utts:7}")
+        metric = METRICS[c.metric]
+        a, b, difference, low, high = (
+            f"{metric.factor * value:.2f}" for value in (c.value_a, c.value_b, c.difference, c.low, c.high)
+        )
+        line = f"{name:{width}}  {metric.label:6}{a:>9}{b:>9}{difference:>9}   {low:>8} .. {high:>8}"
+        print(f"{line}   {c.p_value:10.4f}{c.n_utts:7}   {c.verdict}")
     if args.json:
         write_text(args.json, json.dumps({name: c.to_json() for name, c in results.items()}, indent=1) + "\n")
 

@@ -11,7 +11,8 @@ from bilevel.report.problems import problem_tables
 from bilevel.report.runs import Run
 from bilevel.report.summary import Summary
 from bilevel.report.tables import Cell, Table, cost_table, methods_table, significance_table
-from bilevel.scoring.result import Score
+from bilevel.scoring.bleu import verbose
+from bilevel.scoring.result import METRICS, RATES, Score
 
 
 def environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -46,23 +47,28 @@ def results_md(
         if table.rows:
             parts += [f"## {title}", _markdown(table), table.note]
     for run in runs:
-        sections = [(metric, _espnet_table(run.path, metric)) for metric in ("wer", "cer")]
+        sections = [(metric, _espnet_table(run.path, metric)) for metric in METRICS]
         if any(text for _, text in sections):
             parts.append(f"## {run.tag}")
-            parts += [part for metric, text in sections if text for part in (f"### {metric.upper()}", text)]
+            parts += [part for metric, text in sections if text for part in (f"### {METRICS[metric].name}", text)]
     return "\n\n".join(parts) + "\n"
 
 
 def _espnet_table(folder: Path, metric: str) -> str:
-    """ESPnet's table of one run: counts, then shares of the reference in per cent."""
+    """ESPnet's table of one run: counts, then shares of the reference in per cent; or BLEU in sacreBLEU's own words."""
     lines = []
     for file in sorted(folder.glob(f"*/*/score_{metric}.json")):
-        total = Score.read(file).total
+        score, name = Score.read(file), file.parent.relative_to(folder).as_posix()
+        if metric not in RATES:
+            lines.append(f"|{name}|{score.n_utts}|{score.value:.2f}|{verbose(score)}|")
+            continue
+        total = score.total
         parts = (total.correct, total.substitutions, total.deletions, total.insertions, total.errors)
         shares = "|".join(f"{100 * part / total.n_ref:.1f}" for part in parts)
-        name = file.parent.relative_to(folder).as_posix()
         lines.append(f"|{name}|{total.n_utts}|{total.n_ref}|{shares}|{100 * total.sentence_error_rate:.1f}|")
-    head = "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    head = "|dataset|Snt|score|verbose_score|\n|---|---:|---:|---|\n"
+    if metric in RATES:
+        head = "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
     return head + "\n".join(lines) if lines else ""
 
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
+from bilevel.scoring.result import METRICS
 
+# Metrics that have a plot of their own only where the set lacks the other one.
+_SECOND = {"cer": "wer", "chrf": "bleu"}
 _STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
 # Okabe and Ito's palette, told apart with any colour vision, without the yellow that vanishes on white; then four more
 # for reports of many methods.
@@ -96,10 +99,10 @@ _PANELS = (
 
 
 def interval_plots(summaries: Sequence[Summary], methods: Sequence[str]) -> list[Plot]:
-    """One plot for each set: the methods' mean, 95 % interval and single runs. WER where there is any."""
-    shown = [s for s in summaries if s.key[2] == "wer"] or list(summaries)
-    keys = list(dict.fromkeys(s.key for s in shown))
-    return [_interval_plot(key, [s for s in shown if s.key == key], methods) for key in keys]
+    """One plot for each set: the methods' mean, 95 % interval and single runs. CER and chrF where nothing else is."""
+    keys = list(dict.fromkeys(s.key for s in summaries))
+    keys = [(c, name, metric, d) for c, name, metric, d in keys if (c, name, _SECOND.get(metric), d) not in keys]
+    return [_interval_plot(key, [s for s in summaries if s.key == key], methods) for key in keys]
 
 
 def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> str:
@@ -108,7 +111,7 @@ def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> s
     Raises:
         ValueError: No run has that set and metric; the message lists what there is.
     """
-    found = {f"{s.key[1]} {s.key[2].upper()}": s.key for s in summaries}
+    found = {f"{s.key[1]} {METRICS[s.key[2]].name}": s.key for s in summaries}
     if wanted not in found:
         there = f"expected one of {', '.join(sorted(found))}" if found else "there are no error rates to plot"
         raise ValueError(f"--picture_of {wanted!r}: {there}")
@@ -130,7 +133,7 @@ def curve_plots(runs: Sequence[Run], panels: Sequence[Panel] = _PANELS) -> list[
 
 def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], methods: Sequence[str]) -> Plot:
     corpus, name, metric, decode = key
-    factor = 100 if metric in ("wer", "cer") else 1
+    factor = METRICS[metric].factor
     title = f"{corpus} / {name}" + (f" \u00b7 {decode.removeprefix('decode_')}" if decode else "")
 
     def draw(axes) -> None:
@@ -149,10 +152,11 @@ def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], meth
         axes.margins(x=0.12)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{metric.upper()} %" if factor == 100 else metric)
+        axes.set_xlabel(METRICS[metric].label)
 
     alt = "; ".join(f"{s.method} {factor * s.mean:.2f}" for s in rows)
-    return Plot(title, f"{metric.upper()} on {title}: {alt}", draw_svg(draw, (5.8, 1.1 + 0.42 * len(rows)), title))
+    alt = f"{METRICS[metric].name} on {title}: {alt}"
+    return Plot(title, alt, draw_svg(draw, (5.8, 1.1 + 0.42 * len(rows)), title))
 
 
 def _curve_plot(corpus: str, panel: Panel, runs: Sequence[Run], methods: Sequence[str]) -> Plot:

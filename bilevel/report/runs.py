@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bilevel.scoring.result import Score
+from bilevel.scoring.result import METRICS, Score
 
 # Baselines first; the first one present is what the others are compared with. Other methods follow by name.
 METHODS = ("supervised", "pretrain_finetune", "weighted_sum", "bljust")
-# Metrics that are fractions, shown as per cent; less is better.
-RATES = ("wer", "cer")
 _KEYS = ("method", "corpus", "seed", "params", "results", "cost", "config_sha256", "commit")
 _PROBE_KEYS = ("set", "align_exp", "labels")
 # What a probe says of each kind of label (bilevel/models/label_quality.py).
@@ -28,8 +26,8 @@ class Decoding:
         set: Name of the test set.
         metric: For instance "wer".
         decode: Name of the decoding folder, or "".
-        value: Error rate, a fraction.
-        low: Lower end of the 95 % interval.
+        value: Value of the metric: a fraction for error rates, 0 to 100 for BLEU and chrF.
+        low: Lower end of the 95 % interval, or None.
         high: Upper end of it.
         n_utts: Utterances scored.
         signature: How it was scored.
@@ -41,8 +39,8 @@ class Decoding:
     metric: str
     decode: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n_utts: int
     signature: str
     folder: Path | None
@@ -100,10 +98,10 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """`recognition` when its results are error rates, `pretraining` when it has none, `problem` otherwise."""
+        """`recognition` when its results are metrics of text, `pretraining` when it has none, `problem` otherwise."""
         if not self.decodings:
             return "pretraining"
-        return "recognition" if all(d.metric in RATES for d in self.decodings) else "problem"
+        return "recognition" if all(d.metric in METRICS for d in self.decodings) else "problem"
 
 
 def read_runs(exp_dir: Path) -> list[Run]:
@@ -153,7 +151,7 @@ def _read_run(file: Path, exp_dir: Path) -> Run:
 def _decoding(entry: Mapping, corpus: str, folder: Path) -> Decoding:
     """Attach the folder whose score has the entry's value: a run may hold several decodings of one set."""
     files = sorted(folder.glob(f"*/{entry['set']}/score_{entry['metric']}.json"))
-    same = [file.parent for file in files if abs(_load(file)["value"] - entry["value"]) < 1e-9]
+    same = [file.parent for file in files if abs(_value(file) - entry["value"]) < 1e-9]
     if files and not same:
         raise ValueError(
             f"{folder / 'result.json'}: {entry['metric']} of {entry['set']} is {entry['value']}, but no score file "
@@ -162,6 +160,12 @@ def _decoding(entry: Mapping, corpus: str, folder: Path) -> Decoding:
     place = same[0] if same else None
     fields = {key: entry[key] for key in _RESULT_KEYS}
     return Decoding(**fields, corpus=corpus, decode=place.parent.name if place else "", folder=place)
+
+
+def _value(file: Path) -> float:
+    record = _load(file)
+    _require(record, ("value",), file)
+    return record["value"]
 
 
 def _read_rows(file: Path) -> tuple[Mapping[str, object], ...]:

@@ -1,10 +1,15 @@
 """Runs of one method put together, and methods put against the baseline."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bilevel.report.runs import Decoding, Run, method_order
+from bilevel.scoring.result import METRICS
 from bilevel.scoring.significance import Comparison, compare_runs, mean_interval
+
+# Words in the names of sets that say what a set is for.
+_SPLITS = ("train", "dev", "valid", "test", "eval")
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,17 @@ class Summary:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Error rate of each run."""
+        """Value of each run."""
         return tuple(d.value for d in self.decodings)
 
     @property
     def mean(self) -> float:
-        """Mean error rate."""
+        """Mean over the runs."""
         return sum(self.values) / len(self.values)
 
 
 def summarise(runs: Sequence[Run]) -> list[Summary]:
-    """One summary for each set, metric, decoding and method of speech recognition, in report order."""
+    """One summary for each set, metric, decoding and method of recognition and translation, in report order."""
     groups: dict[tuple, list[tuple[int, Decoding]]] = {}
     for run in (run for run in runs if run.kind == "recognition"):
         for d in run.decodings:
@@ -52,6 +57,32 @@ def summarise(runs: Sequence[Run]) -> list[Summary]:
         seeds, decodings = zip(*groups[key], strict=True)
         summaries.append(Summary((corpus, name, metric, decode), method, seeds, decodings, *_interval(decodings)))
     return summaries
+
+
+def averages(summaries: Sequence[Summary]) -> list[Summary]:
+    """Plain means over the sets of one corpus, metric and decoding, for instance its languages, in report order.
+
+    Test sets and development sets are told apart by their names: test_de goes with test_fr, not with dev_de. A run
+    counts with its mean over the sets; one that lacks a set does not count. There is no interval, and no mean of one
+    set alone.
+    """
+    groups: dict[tuple, list[Summary]] = {}
+    for s in summaries:
+        corpus, name, metric, decode = s.key
+        groups.setdefault((corpus, _split(name), _metric_order(metric), metric, decode), []).append(s)
+    means = []
+    for (corpus, split, _, metric, decode), own in sorted(groups.items(), key=lambda item: item[0]):
+        sets = {s.key[1] for s in own}
+        if len(sets) < 2:
+            continue
+        key = (corpus, f"mean of {len(sets)} {split} sets".replace("  ", " "), metric, decode)
+        for method in sorted({s.method for s in own}, key=method_order):
+            rows = [dict(zip(s.seeds, s.decodings, strict=True)) for s in own if s.method == method]
+            seeds = tuple(sorted(set.intersection(*(set(row) for row in rows)))) if len(rows) == len(sets) else ()
+            if seeds:
+                decodings = tuple(_mean_decoding(key, [row[seed] for row in rows]) for seed in seeds)
+                means.append(Summary(key, method, seeds, decodings, None, None))
+    return means
 
 
 def against_baseline(
@@ -113,4 +144,26 @@ def _interval(decodings: Sequence[Decoding]) -> tuple[float | None, float | None
 
 
 def _metric_order(metric: str) -> int:
-    return {"wer": 0, "cer": 1}.get(metric, 2)
+    return list(METRICS).index(metric)
+
+
+def _split(name: str) -> str:
+    """The word of `_SPLITS` in the name of a set, or ""."""
+    return next((word for word in re.split(r"[^a-z]+", name.lower()) if word in _SPLITS), "")
+
+
+def _mean_decoding(key: tuple[str, str, str, str], decodings: Sequence[Decoding]) -> Decoding:
+    """What one run has on average over its sets."""
+    corpus, name, metric, decode = key
+    return Decoding(
+        corpus=corpus,
+        set=name,
+        metric=metric,
+        decode=decode,
+        value=sum(d.value for d in decodings) / len(decodings),
+        low=None,
+        high=None,
+        n_utts=sum(d.n_utts for d in decodings),
+        signature=decodings[0].signature,
+        folder=None,
+    )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bilevel.report.runs import RATES, Run, method_order
-from bilevel.report.summary import Summary, against_baseline
+from bilevel.report.runs import Run, method_order
+from bilevel.report.summary import Summary, against_baseline, averages
+from bilevel.scoring.result import METRICS
 
 NONE = "\u2013"
 _MINUS = "\u2212"
@@ -31,20 +32,25 @@ class Table:
 
 
 def methods_table(summaries: Sequence[Summary]) -> Table:
-    """Every method on every set: mean, interval, range over seeds."""
+    """Every method on every set, then on average over sets: mean, interval, range over seeds."""
     rows = []
-    best = {
-        key: min(s.mean for s in summaries if s.key == key) for key in {s.key for s in summaries} if key[2] in RATES
-    }
+    signatures = sorted({d.signature for s in summaries for d in s.decodings})
+    metrics = [metric for metric in METRICS if any(s.key[2] == metric for s in summaries)]
+    means = averages(summaries)
+    summaries = sorted([*summaries, *means], key=lambda s: s.key[0])
+    groups: dict[tuple, list[float]] = {}
+    for s in summaries:
+        groups.setdefault(s.key, []).append(s.mean)
+    best = {key: (max if METRICS[key[2]].more_is_better else min)(values) for key, values in groups.items()}
     for s in summaries:
         corpus, name, metric, decode = s.key
         spread = f"{rate(min(s.values), metric)} \u2013 {rate(max(s.values), metric)}" if len(s.values) > 1 else NONE
         rows.append(
             (
                 *_names(corpus, name, decode),
-                Cell(metric.upper()),
+                Cell(METRICS[metric].label),
                 Cell(s.method),
-                Cell(rate(s.mean, metric), s.mean, best=s.mean == best.get(s.key)),
+                Cell(rate(s.mean, metric), s.mean, best=s.mean == best[s.key]),
                 Cell(NONE if s.low is None else f"{rate(s.low, metric)} \u2013 {rate(s.high, metric)}", s.low),
                 Cell(spread, max(s.values) - min(s.values)),
                 Cell(str(len(s.seeds)), len(s.seeds)),
@@ -57,49 +63,52 @@ def methods_table(summaries: Sequence[Summary]) -> Table:
         "Decoding",
         "Metric",
         "Method",
-        "Mean %",
+        "Mean",
         "95 % interval",
         "Range over seeds",
         "Seeds",
         "Utt.",
     )
-    signatures = sorted({d.signature for s in summaries for d in s.decodings})
     note = (
-        "Mean over seeds. The interval is a bootstrap over utterances; it does not cover the choice of seed, "
-        f"which the range shows. Signatures: {'; '.join(signatures)}."
+        f"Mean over seeds; {_directions(metrics)}. The interval is a bootstrap over utterances; it does not cover the "
+        f"choice of seed, which the range shows. Signatures: {'; '.join(signatures)}."
     )
+    if means:
+        note = f"Rows of several sets are plain means over them. {note}"
     return fold(header, rows, note)
 
 
 def significance_table(summaries: Sequence[Summary], baseline: str | None = None) -> Table:
     """Every method against the baseline (by default the first one there) on the same set, by utterance and seed."""
     rows = []
+    metrics = [metric for metric in METRICS if any(s.key[2] == metric for s in summaries)]
     for first, other, result in against_baseline(summaries, baseline):
         corpus, name, metric, decode = other.key
-        names = (*_names(corpus, name, decode), Cell(metric.upper()), Cell(other.method), Cell(first.method))
+        names = (*_names(corpus, name, decode), Cell(METRICS[metric].label), Cell(other.method), Cell(first.method))
         if isinstance(result, str):
             rows.append((*names, *[Cell(NONE)] * 4, Cell(result)))
             continue
+        of_first = dict(zip(first.seeds, first.values, strict=True))
         better = sum(
-            value < dict(zip(first.seeds, first.values, strict=True)).get(seed, 0.0)
+            METRICS[metric].better(value, of_first[seed])
             for seed, value in zip(other.seeds, other.values, strict=True)
+            if seed in of_first
         )
-        verdict = "not significant" if result.p_value >= 0.05 else "better" if result.difference < 0 else "worse"
         rows.append(
             (
                 *names,
-                Cell(_signed(result.difference), result.difference),
-                Cell(f"{_signed(result.low)} \u2026 {_signed(result.high)}", result.low),
+                Cell(_signed(result.difference, metric), result.difference),
+                Cell(f"{_signed(result.low, metric)} \u2026 {_signed(result.high, metric)}", result.low),
                 Cell("< 0.001" if result.p_value < 0.001 else f"{result.p_value:.3f}", result.p_value),
                 Cell(f"{better} of {result.n_runs}", better / result.n_runs),
-                Cell(verdict),
+                Cell(result.verdict),
             )
         )
     result_names = ("Difference", "95 % interval", "p", "Seeds better", "Verdict")
     header = ("Corpus", "Set", "Decoding", "Metric", "Method", "Against", *result_names)
     note = (
-        "Difference in percentage points, method minus baseline: below 0 the method is better. Paired bootstrap over "
-        "utterances, errors summed over the seeds that both have; p is two-sided, not corrected for many comparisons."
+        f"Difference in points, method minus baseline; {_directions(metrics)}. Paired bootstrap over utterances, mean "
+        "over the seeds that both have; p is two-sided, not corrected for many comparisons."
     )
     met = {s.key for s in summaries if baseline in (None, s.method)}
     if unmet := sorted({f"{s.key[0]} / {s.key[1]}" for s in summaries if s.key not in met}):
@@ -138,8 +147,8 @@ def cost_table(runs: Sequence[Run]) -> Table:
 
 
 def rate(value: float, metric: str) -> str:
-    """Error rates as per cent, other metrics as they are."""
-    return f"{100 * value:.2f}" if metric in RATES else f"{value:.2f}"
+    """Error rates as per cent, BLEU and chrF as they are."""
+    return f"{METRICS[metric].factor * value:.2f}"
 
 
 def fold(header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str, folded: Sequence[str] = _FOLDED) -> Table:
@@ -155,8 +164,14 @@ def _names(corpus: str, name: str, decode: str) -> tuple[Cell, Cell, Cell]:
     return Cell(corpus), Cell(name), Cell(decode.removeprefix("decode_") or NONE)
 
 
-def _signed(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", _MINUS)
+def _directions(metrics: Sequence[str]) -> str:
+    """Which way is better, for the notes: "less is better (WER, CER), more is better (BLEU)"."""
+    names = {more: [METRICS[m].name for m in metrics if METRICS[m].more_is_better == more] for more in (False, True)}
+    return ", ".join(f"{'more' if more else 'less'} is better ({', '.join(n)})" for more, n in names.items() if n)
+
+
+def _signed(value: float, metric: str) -> str:
+    return f"{METRICS[metric].factor * value:+.2f}".replace("-", _MINUS)
 
 
 def _mean(values: Sequence[float], unit: float, form: str) -> Cell:

@@ -1,1 +1,1 @@
-"""Error rates with counts, interval and signature, and the comparison of two systems. No torch at import time."""
+"""Error rates, BLEU and chrF with counts and interval, and which of two systems is better. No torch at import time."""

@@ -28,13 +28,15 @@ def resampled_sums(columns: np.ndarray, *, n_bootstrap: int, seed: int) -> np.nd
         raise ValueError(f"bootstrap of {len(columns)} units, {n_bootstrap} resamples: expected at least one of each")
     n_units = len(columns)
     distinct, counts = _distinct(columns)
+    distinct = distinct.astype(float)
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK_ELEMENTS // len(distinct))
+    # In floats, whose product is fast and, below 2^53, exact.
     sums = [
-        rng.multinomial(n_units, counts / n_units, size=min(block, n_bootstrap - start)) @ distinct
+        rng.multinomial(n_units, counts / n_units, size=min(block, n_bootstrap - start)).astype(float) @ distinct
         for start in range(0, n_bootstrap, block)
     ]
-    return np.concatenate(sums)
+    return np.concatenate(sums).astype(np.int64)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -58,11 +60,22 @@ def group_sums(columns: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndar
     return np.stack([np.bincount(group, column, n_groups) for column in columns.T], axis=1).astype(np.int64)
 
 
+def draws(n_bootstrap: int, resample: str, seed: int) -> str:
+    """How an interval was drawn, for signatures: `boot:1000.utt.seed0`."""
+    return f"boot:{n_bootstrap}.{'utt' if resample == 'utterance' else 'spk'}.seed{seed}"
+
+
 def _distinct(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows and how often each occurs; rows become single numbers, which sort much faster."""
+    """Distinct rows and how often each occurs; rows become single numbers, which sort much faster.
+
+    They come in the order of their first occurrence, so that the draws do not depend on the order of the columns: B
+    against A gets those of A against B.
+    """
     shape = columns.max(axis=0) + 1
     if np.prod(shape.astype(float)) >= 2**62:
-        return np.unique(columns, axis=0, return_counts=True)
-    keys = np.ravel_multi_index(tuple(columns.T), tuple(shape))
-    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    return columns[first], counts
+        _, first, counts = np.unique(columns, axis=0, return_index=True, return_counts=True)
+    else:
+        keys = np.ravel_multi_index(tuple(columns.T), tuple(shape))
+        _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return columns[first[order]], counts[order]

@@ -6,9 +6,9 @@ Conventions:
     * The tokens of CER are characters, blanks between words among them (jiwer, ESPnet's <space>).
     * The rate is of the corpus: all errors over all reference tokens, not a mean of rates.
     * A missing hypothesis is an empty one; a hypothesis without reference counts nowhere. Both are listed.
-    * An utterance whose normal reference is empty is counted apart (`Score.empty`): it has no error rate, and its
+    * An utterance whose normal reference is empty is counted apart (`ErrorRate.empty`): it has no error rate, and its
       insertions are errors on nothing. sclite and jiwer add these insertions to the corpus rate, which
-      `Score.value_with_empty` gives.
+      `ErrorRate.value_with_empty` gives.
 """
 
 import zlib
@@ -20,8 +20,9 @@ from rapidfuzz.distance.Levenshtein import editops
 
 import bilevel
 from bilevel.data import normalise
-from bilevel.scoring.bootstrap import group_sums, interval, resampled_sums
-from bilevel.scoring.result import Counts, Score
+from bilevel.scoring.bootstrap import draws, group_sums, interval, resampled_sums
+from bilevel.scoring.check import check_input
+from bilevel.scoring.result import Counts, ErrorRate
 
 _KINDS = {"replace": "substitution", "delete": "deletion", "insert": "insertion"}
 # Upper ends of the reference-length classes, in tokens.
@@ -47,7 +48,7 @@ def score(
     resample: str = "utterance",
     n_bootstrap: int = 1000,
     seed: int = 0,
-) -> Score:
+) -> ErrorRate:
     """Error rate (S + D + I) / N of hypotheses, with a 95 % bootstrap interval.
 
     Args:
@@ -66,9 +67,7 @@ def score(
     """
     if metric not in _LENGTHS:
         raise ValueError(f"metric {metric!r}: expected wer or cer")
-    if resample not in ("utterance", "speaker"):
-        raise ValueError(f"resample {resample!r}: expected utterance or speaker")
-    _check_ids(refs, hyps, utt2spk, resample)
+    check_input(refs, hyps, utt2spk, resample)
     ids = sorted(refs)
     form = {"case": case, "punctuation": punctuation}
     ref_texts = normalise.normalise_all([refs[i] for i in ids], **form)
@@ -84,13 +83,13 @@ def score(
     low, high = interval(sums[:, 0] / sums[:, 1])
     total = _total(scored)
     checksums = [zlib.crc32(text.encode()) for text in ref_texts]
-    return Score(
+    return ErrorRate(
         metric=metric,
         value=total.error_rate,
         low=low,
         high=high,
         signature=f"{metric.upper()}|norm:{normalise.signature(**form)}|tok:{'space' if metric == 'wer' else 'char'}"
-        f"|boot:{n_bootstrap}.{'utt' if resample == 'utterance' else 'spk'}.seed{seed}|v:{bilevel.__version__}",
+        f"|{draws(n_bootstrap, resample, seed)}|v:{bilevel.__version__}",
         total=total,
         empty=_total(rows[~full]),
         missing=tuple(i for i in ids if i not in hyps),
@@ -113,22 +112,6 @@ def align(ref: Sequence[str], hyp: Sequence[str]) -> list[Op]:
         columns.append(Op(_KINDS[tag], "" if tag == "insert" else ref[i], "" if tag == "delete" else hyp[j]))
         i, j = i + (tag != "insert"), j + (tag != "delete")
     return columns + [Op("correct", *pair) for pair in zip(ref[i:], hyp[j:], strict=True)]
-
-
-def _check_ids(refs: Mapping, hyps: Mapping, utt2spk: Mapping | None, resample: str) -> None:
-    if not refs:
-        raise ValueError("zero utterances to score: the reference is empty; check the reference file")
-    if hyps and refs.keys().isdisjoint(hyps):
-        raise ValueError(
-            f"no utterance id in common: references such as {next(iter(refs))}, hypotheses such as "
-            f"{next(iter(hyps))}; check that both files are of the same set"
-        )
-    if utt2spk is not None and (lost := sorted(refs.keys() - utt2spk.keys())):
-        raise ValueError(f"{len(lost)} utterances without speaker, such as {', '.join(lost[:3])}; complete utt2spk")
-    if resample == "speaker":
-        n_speakers = 0 if utt2spk is None else len({utt2spk[i] for i in refs})
-        if n_speakers < 2:
-            raise ValueError(f"resampling by speaker needs utt2spk with at least 2 speakers, found {n_speakers}")
 
 
 def count(refs: Sequence[str], hyps: Sequence[str], metric: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`bilevel score` and `bilevel compare` as a user calls them."""
+"""`bilevel score`, `bilevel compare` and `bilevel evaluate` as a user calls them."""
 
 import json
 import subprocess
@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from bilevel.bin import compare, score
+from bilevel.bin import compare, evaluate, score
+from bilevel.scoring import bleu
+from bilevel.scoring.result import Score
 
 
 @pytest.fixture
@@ -51,6 +53,57 @@ def test_compare_two_files_and_two_folders(files, capsys):
         compare.main([str(files / "exp_a"), str(files / "exp_b"), "--metric=cer"])
     with pytest.raises(ValueError, match="no such file or folder"):
         compare.main([str(files / "exp_a"), str(files / "exp_c")])
+
+
+def test_bleu_of_two_files_and_which_is_better(files, capsys):
+    write = {"worse": "u1 the cat sits\nu2 dog\nu3\nu4 birds\n", "other": "u1 the cat sat\nu2 a dog\nu3\n"}
+    for name, text in write.items():
+        (files / name).write_text(text, encoding="utf-8")
+    for name in ("worse", "b"):
+        score.main([f"--ref={files / 'ref'}", f"--hyp={files / name}", "--metric=bleu", "--tokenize=char",
+                    f"--json={files / f'exp_{name}' / 'decode' / 'dev' / 'score_bleu.json'}"])  # fmt: skip
+    out = capsys.readouterr().out
+    assert "BLEU 100.00   95 % interval 100.00 .. 100.00" in out
+    assert "|tok:char|" in out
+    compare.main([str(files / "exp_worse"), str(files / "exp_b"), "--metric=bleu", f"--json={files / 'c.json'}"])
+    out = capsys.readouterr().out
+    assert "100.00" in out
+    assert " %" not in out.replace("95 % interval", "")
+    found = json.loads((files / "c.json").read_text())["decode/dev"]
+    assert found["metric"] == "bleu"
+    assert found["difference"] == pytest.approx(100 - found["value_a"])
+    with pytest.raises(ValueError, match="1 utterances without hypothesis, such as u4"):
+        score.main([f"--ref={files / 'ref'}", f"--hyp={files / 'other'}", "--metric=bleu"])
+    for option in ("--metric=bleu --punctuation=keep", "--metric=wer --tokenize=zh", "--metric=chrf --tokenize=zh"):
+        with pytest.raises(ValueError, match="is no option of --metric"):
+            score.main([f"--ref={files / 'ref'}", f"--hyp={files / 'b'}", *option.split()])
+
+
+def test_evaluate_writes_the_metrics_asked_for(files, capsys):
+    exp, data = files / "exp", files / "dump" / "test_en"
+    (exp / "decode" / "test_en").mkdir(parents=True)
+    data.mkdir(parents=True)
+    (data / "text").write_text("u1 The cat sat.\nu2 A dog, a dog!\n", encoding="utf-8")
+    (exp / "decode" / "test_en" / "text").write_text("u1 the cat sat\nu2 A dog, a dog!\n", encoding="utf-8")
+    (exp / "run.json").write_text(json.dumps({"method": "m", "corpus": "c", "seed": 0, "config_sha256": "0"}))
+    (exp / "cost.json").write_text(json.dumps({"params": 1}))
+    call = [f"--exp_dir={exp}", "--inference_config=decode.yaml", f"--dirs={data}"]
+    lists = {"u1": "The cat sat.", "u2": "A dog, a dog!"}, {"u1": "the cat sat", "u2": "A dog, a dog!"}
+    for options, expected in (
+        ("", {"wer": 0, "cer": 0}),
+        ("--metrics bleu cer chrf", {"bleu": bleu.score(*lists).value, "cer": 0,
+                                     "chrf": bleu.score(*lists, metric="chrf").value}),
+        ("--metrics bleu --tokenize char --bleu_case lower",
+         {"bleu": bleu.score(*lists, tokenize="char", case="lower").value}),
+    ):  # fmt: skip
+        evaluate.main([*call, *options.split()])
+        results = json.loads((exp / "result.json").read_text())["results"]
+        assert {entry["metric"]: entry["value"] for entry in results} == expected
+        for metric, value in expected.items():
+            assert Score.read(exp / "decode" / "test_en" / f"score_{metric}.json").value == value
+        assert next(iter(expected)).upper() in capsys.readouterr().out
+    evaluate.main([*call, *options.split()])
+    assert "skip" in capsys.readouterr().out
 
 
 def test_refusal_is_one_line(files):
