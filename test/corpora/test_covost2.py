@@ -17,6 +17,7 @@ PARTS = ("train", "dev", "test")
 
 def by_pandas(src, lang, target, part):
     """What the official script writes: clip -> transcript, translation, speaker."""
+
     def load(path):
         return pandas.read_csv(path, sep="\t", escapechar="\\", quoting=csv.QUOTE_NONE, na_filter=False)
 
