@@ -10,20 +10,15 @@ it (pip install "bilevel[moo]").
 """
 
 import argparse
-import gc
 import importlib.util
-import os
 import statistics
-import time
 from collections.abc import Callable
 
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import torch
+from timing import ratios
+from torch import Tensor, nn
 
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from bilevel.moo.levels import Levels  # noqa: E402
+from bilevel.moo.levels import Levels
 
 DIM, N_BLOCKS, N_UTTS, N_FRAMES, VOCAB = 144, 8, 4, 200, 100
 NAMES = ("asr", "st", "ssl")
@@ -125,22 +120,6 @@ class Setup:
             autojac.jac_to_grad(params, aggregator)
 
         return step
-
-
-def ratios(ours: Callable[[], None], other: Callable[[], None], n_rounds: int) -> list[float]:
-    """CPU time of ours over the other's, by round, sorted; one call of each to warm up."""
-    ours()
-    other()
-    found = []
-    for turn in range(n_rounds):
-        spent = {}
-        for call in (ours, other) if turn % 2 else (other, ours):
-            gc.collect()
-            start = time.process_time()
-            call()
-            spent[call] = time.process_time() - start
-        found.append(spent[ours] / spent[other])
-    return sorted(found)
 
 
 def main() -> None:

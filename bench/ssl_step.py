@@ -12,23 +12,19 @@ import functools
 import gc
 import importlib.util
 import multiprocessing
-import os
 import statistics
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
 
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import step as bench_step
+import torch
+from timing import ratios
+from torch import Tensor, nn
 
-import step as bench_step  # noqa: E402  the sibling of this script
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from bilevel.models import bestrq, birq, masking  # noqa: E402
-from bilevel.models.masked_prediction import encode_masked, pick  # noqa: E402
-from bilevel.models.quantizer import RandomProjectionQuantizer  # noqa: E402
+from bilevel.models import bestrq, birq, masking
+from bilevel.models.masked_prediction import encode_masked, pick
+from bilevel.models.quantizer import RandomProjectionQuantizer
 
 DIM, BLOCKS, FEAT_DIM, N_UTTS, N_FRAMES = 144, 8, 240, 4, 200  # stacked frames of 20 ms
 TOKENS, CODES, CODE_DIM = 960, 8192, 16
@@ -43,22 +39,6 @@ BARS = {
     "1 local step + 1 / 2 steps": 1.03,
     "4 local steps + 1 / 5 steps": 1.03,
 }
-
-
-def ratios(ours: Callable[[], object], other: Callable[[], object], n_rounds: int) -> list[float]:
-    """CPU time of ours over the other's, by round, sorted; one call of each to warm up."""
-    ours()
-    other()
-    found = []
-    for turn in range(n_rounds):
-        spent = {}
-        for call in (ours, other) if turn % 2 else (other, ours):
-            gc.collect()
-            start = time.process_time()
-            call()
-            spent[call] = time.process_time() - start
-        found.append(spent[ours] / spent[other])
-    return sorted(found)
 
 
 class Setup:
