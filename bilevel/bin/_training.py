@@ -73,7 +73,7 @@ def write_facts(args: argparse.Namespace, merged: dict[str, Any]) -> None:
     label = getattr(args, "label", None)
     if label is None:
         start = "" if args.pretrained is None else json.loads((args.pretrained / "run.json").read_text())["method"]
-        frozen = " (encoder frozen)" if "encoder" in merged.get("freeze_param", []) else ""
+        frozen = " (encoder frozen)" if "encoder" in (merged.get("freeze_param") or []) else ""
         label = f"{args.method}{frozen} from {start}" if start else args.method
     facts = {"method": label, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
     write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")

@@ -23,6 +23,7 @@ SERVES = [
     *(("bestrq", ["train_ptloc", name]) for name in ("cssl_continued", "cssl_restarted")),
     ("birq", ["train_birq_c3"]),
     ("birq", ["gpu"]),
+    ("birq", ["train_birq_c3", "gpu"]),
 ]
 
 

@@ -228,6 +228,7 @@ def test_only_encoders_that_can_stop_have_blocks():
     [
         ({"attention_window": 1}, "attention_window 1: expected 2 states or more"),
         ({"attention_window": 6, "use_flash_attn": True}, "attention_window: flash attention has no window"),
+        ({"attention_window": 6, "compile_backend": "eager"}, "attention_window: compiled blocks lose it"),
     ],
 )
 def test_options_that_cannot_be_are_refused(conf, words):

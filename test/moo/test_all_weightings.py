@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from torchjd import aggregation, scalarization
 
 from bilevel.moo import build, names
 from bilevel.testing.check_weighting import call, check_weighting, gradients
@@ -25,11 +26,6 @@ def test_contract(name, conf):
     check_weighting(functools.partial(build, name, conf=conf))
 
 
-@pytest.fixture
-def oracle():
-    return pytest.importorskip("torchjd.aggregation")
-
-
 def exact_projector():
     from torchjd.linalg import QuadprogProjector
 
@@ -39,15 +35,15 @@ def exact_projector():
 # scales as in torchjd's own tests; its thresholds `norm_eps` are absolute, so they are switched off where they exist
 @pytest.mark.parametrize("scale", [1.0, 1e5, 1e10, 1e15])
 @pytest.mark.parametrize("m", [2, 3, 6])
-def test_agreement_with_torchjd_on_random_gramians(oracle, m, scale):
+def test_agreement_with_torchjd_on_random_gramians(m, scale):
     for seed in range(4):
         rows = scale * gradients(m, seed, n=12)
         gramian = rows @ rows.T
         theirs = {
-            "mean": oracle.MeanWeighting()(gramian),
-            "upgrad": oracle.UPGradWeighting(projector=exact_projector())(gramian),
-            "imtl_g": oracle.IMTLGWeighting()(gramian / scale**2),  # its own threshold makes zeros of 1e15
-            "cagrad": oracle.CAGradWeighting(c=0.4, norm_eps=1e-12)(gramian),
+            "mean": aggregation.MeanWeighting()(gramian),
+            "upgrad": aggregation.UPGradWeighting(projector=exact_projector())(gramian),
+            "imtl_g": aggregation.IMTLGWeighting()(gramian / scale**2),  # its own threshold makes zeros of 1e15
+            "cagrad": aggregation.CAGradWeighting(c=0.4, norm_eps=1e-12)(gramian),
         }
         for name, expected in theirs.items():
             weighting = build(name, m, {"c": 0.4} if name == "cagrad" else {})
@@ -56,34 +52,33 @@ def test_agreement_with_torchjd_on_random_gramians(oracle, m, scale):
             # Weights count by the length of what they multiply; iterative solvers are the less exact side.
             tolerance = {"mgda": 2e-3, "cagrad": 1e-4}.get(name, 1e-6) * float((expected.abs() * lengths).max())
             torch.testing.assert_close(found * lengths, expected * lengths, rtol=0, atol=tolerance, msg=name)
-            by_steps = oracle.MGDAWeighting(epsilon=1e-6, max_iters=100)(gramian)
+            by_steps = aggregation.MGDAWeighting(epsilon=1e-6, max_iters=100)(gramian)
             exact = build("mgda", m).weights(gramian)
             assert 0.9 < (exact @ gramian @ exact) / (by_steps @ gramian @ by_steps) < 1 + 1e-9
 
 
 @pytest.mark.parametrize("m", [2, 3, 6])
-def test_surgery_agrees_with_torchjd_when_the_orders_are_the_same(oracle, m):
+def test_surgery_agrees_with_torchjd_when_the_orders_are_the_same(m):
     gramian = gradients(m) @ gradients(m).T
     torch.manual_seed(7)
-    expected = oracle.PCGradWeighting()(gramian) / m
+    expected = aggregation.PCGradWeighting()(gramian) / m
     torch.testing.assert_close(build("pcgrad", m, {"seed": 7}).weights(gramian), expected)
     if m == 2:  # with more, the other side draws its orders differently
-        ours, theirs = build("gradvac", 2, {"beta": 0.5}), oracle.GradVacWeighting(beta=0.5)
+        ours, theirs = build("gradvac", 2, {"beta": 0.5}), aggregation.GradVacWeighting(beta=0.5)
         for seed in range(5):
             rows = gradients(2, seed)
             torch.testing.assert_close(ours.weights(rows @ rows.T), theirs(rows @ rows.T) / 2, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.01])
-def test_modo_agrees_with_torchjd_over_many_steps(oracle, rho):
-    ours, theirs = build("modo", 4, {"gamma": 0.01, "rho": rho}), oracle.MoDoWeighting(gamma=0.01, rho=rho)
+def test_modo_agrees_with_torchjd_over_many_steps(rho):
+    ours, theirs = build("modo", 4, {"gamma": 0.01, "rho": rho}), aggregation.MoDoWeighting(gamma=0.01, rho=rho)
     for seed in range(20):
         cross = gradients(4, seed) @ gradients(4, seed + 100).T  # two batches: not symmetric
         torch.testing.assert_close(ours.weights(cross), theirs(cross))
 
 
 def test_famo_agrees_with_torchjd_over_many_steps():
-    scalarization = pytest.importorskip("torchjd.scalarization")
     ours, theirs = build("famo", 3), scalarization.FAMO(3)
     theirs.double()
     generator = torch.Generator().manual_seed(0)

@@ -239,7 +239,6 @@ def test_static_weights_are_as_given():
 
 
 def test_torchjd_names_what_it_has():
-    pytest.importorskip("torchjd")
     with pytest.raises(ValueError, match="unknown method of torchjd 'MoDo'"):  # it remembers steps
         build("torchjd", 2, {"method": "MoDo"})
     with pytest.raises(ValueError, match="unknown argument of torchjd's CAGrad: 'radius'"):

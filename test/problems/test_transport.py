@@ -2,6 +2,7 @@ import json
 import math
 from pathlib import Path
 
+import cvxpy
 import numpy as np
 import pytest
 import torch
@@ -36,7 +37,6 @@ def capacities(network: Network, low: float, high: float) -> torch.Tensor:
 
 def exact(network: Network, x: torch.Tensor, gamma: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:
     """(shares, capacity multipliers, value) of the published form by a conic solver: of g, or of f + gamma g."""
-    cvxpy = pytest.importorskip("cvxpy")
     w, u, m, d, c = (
         v.numpy() for v in (network.demand, network.outside, network.revenue, network.travel, network.building)
     )
