@@ -164,7 +164,8 @@ class Objective(nn.Module):
 
         Returns:
             Weighted loss over masked frames, with the statistics of BEST-RQ for the anchor, both losses, and for the
-            enhanced labels the perplexity and agreement of the noise-free choice and the mean entropy of ye.
+            enhanced labels the perplexity and agreement of the noise-free choice, the share of frames where noise
+            chooses another code than that (near 1: the labels say nothing), and the mean entropy of ye.
         """
         encoded = encode_masked(self.masking, feats, lens, seeds, encode)
         hidden = pick(encoded.counted, encoded.states)
@@ -182,7 +183,7 @@ class Objective(nn.Module):
         loss = self.w_enhanced * enhanced + self.w_anchor * anchor
         stats = prediction_stats(encoded, logits, labels)
         stats |= {"ssl_loss_enhanced": enhanced.detach(), "ssl_loss_anchor": anchor.detach()}
-        stats |= _enhanced_stats(scores, noisy.detach() / self.tau, z, labels)
+        stats |= _enhanced_stats(scores, noisy.detach(), self.tau, z, labels)
         return LossOutput(loss, stats, encoded.counted.sum())
 
 
@@ -226,19 +227,21 @@ def gumbel_softmax(scores: Tensor, tau: float, hard: bool) -> Tensor:
 
 
 @torch.no_grad()
-def _enhanced_stats(scores: Tensor, logits: Tensor, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def _enhanced_stats(scores: Tensor, noisy: Tensor, tau: float, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Health of the enhanced labels. The choice is that without noise, which would hide a collapse of z.
 
     Args:
         scores: (N, V) without noise.
-        logits: (N, V) of the soft labels, with noise and temperature.
+        noisy: (N, V) with noise.
+        tau: Temperature of the soft labels.
         z: (N, D).
         labels: (N) anchoring labels.
     """
-    choice, log_soft, n = scores.argmax(-1), functional.log_softmax(logits, dim=-1), max(1, len(labels))
+    choice, log_soft, n = scores.argmax(-1), functional.log_softmax(noisy / tau, dim=-1), max(1, len(labels))
     return {
         "ssl_enhanced_perplexity": perplexity(choice, scores.size(-1)),
         "ssl_enhanced_entropy": -(log_soft.exp() * log_soft).sum() / n,
+        "ssl_noise_flips": (choice != noisy.argmax(-1)).float().sum() / n,
         "ssl_agreement": (choice == labels).float().sum() / n,
         "ssl_feature_std": feature_std(z),
     }

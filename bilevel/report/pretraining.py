@@ -15,6 +15,7 @@ _COLUMNS = (
     ("Anchor perplexity", "ssl_label_perplexity", 1, ".1f"),
     ("Enhanced perplexity", "ssl_enhanced_perplexity", 1, ".1f"),
     ("Agreement %", "ssl_agreement", 100, ".1f"),
+    ("Noise flips %", "ssl_noise_flips", 100, ".1f"),
     ("Entropy", "ssl_enhanced_entropy", 1, ".2f"),
 )
 _PROBE_COLUMNS = (
@@ -54,7 +55,8 @@ def pretraining_table(runs: Sequence[Run]) -> Table:
     note = (
         "Last epoch: mean over runs, and range. Losses and accuracies compare only between methods that predict the "
         "same targets: easier targets have better ones. Accuracy is that of the validation set; perplexity says how "
-        "many codes are in use; agreement is between anchor and enhanced labels; entropy, in nats, of enhanced ones."
+        "many codes are in use; agreement is between anchor and enhanced labels; noise flips are the frames where "
+        "Gumbel noise takes another code than the encoder's; entropy, in nats, is that of enhanced labels."
     )
     return _table(("Corpus", "Method", "Runs", *(name for name, *_ in _COLUMNS)), rows, note, ("Corpus",))
 

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,6 +9,7 @@ from bilevel.models.bestrq import Objective as BestRQ
 from bilevel.models.birq import Objective as BiRQ
 from bilevel.models.birq import gumbel_noise, gumbel_softmax
 from bilevel.models.counter_rng import uniform
+from bilevel.models.masked_prediction import encode_masked
 
 F, D, V, BLOCKS, K = 4, 3, 7, 4, 2
 LENS = torch.tensor([61, 40, 53])
@@ -220,6 +222,21 @@ def test_without_noise_a_small_temperature_gives_the_nearest_code(feats, encoder
     assert float(output.stats["ssl_enhanced_entropy"]) < 1e-6
 
 
+@pytest.mark.parametrize("logit_scale", [1.0, 10.0])
+def test_noise_changes_the_label_as_often_as_gumbel_max_says(logit_scale, feats, encoder):
+    """Noise takes code j with probability softmax(s)_j, so it keeps the best code with the largest of these."""
+    birq = build(logit_scale=logit_scale, tau=0.1)
+    flips, expected = [], []
+    for draw in range(200):
+        seeds = SEEDS + 1000 * draw  # other masks, too: the counted frames change with the seeds
+        encoded = encode_masked(birq.masking, feats, LENS, seeds, encoder)
+        scores, _ = birq.enhanced_scores(feats, LENS, encoder, encoded.counted)
+        expected.append(float(1 - scores.detach().softmax(-1).amax(-1).mean()))
+        flips.append(float(birq(feats, LENS, seeds, encoder).stats["ssl_noise_flips"]))
+    assert np.mean(flips) == pytest.approx(np.mean(expected), abs=4 * np.std(flips) / math.sqrt(len(flips)))
+    assert np.std(flips) > 0
+
+
 def test_gumbel_noise_has_its_law_and_is_a_function_of_seed_and_position():
     mask = torch.ones(3, 20, dtype=torch.bool)
     noise = gumbel_noise(SEEDS, mask, torch.empty(60, 2000)).double()
@@ -292,6 +309,7 @@ def test_statistics_of_enhanced_labels(feats, encoder):
     # Without noise and with logits of zero the label says nothing.
     flat = build(gumbel=False, logit_scale=0.0)(feats, LENS, SEEDS, encoder).stats
     assert float(flat["ssl_enhanced_entropy"]) == pytest.approx(math.log(V))
+    assert float(flat["ssl_noise_flips"]) == 0
     # A collapse of the label layer shows in spite of the noise.
     torch.nn.init.zeros_(encoder.embed.linear.weight)
     collapsed = birq(feats, LENS, SEEDS, encoder).stats
