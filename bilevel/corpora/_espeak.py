@@ -66,6 +66,7 @@ class Espeak:
         self.rate_hz: int = library.espeak_Initialize(_SYNCHRONOUS, 0, str(self._data).encode(), _DONT_EXIT)
         if self.rate_hz <= 0:
             raise OSError(f"eSpeak NG cannot read its data at {self._data}; run: pip install --force-reinstall {WHEEL}")
+        self._languages = {path.name.lower() for path in (self._data / "lang").rglob("*") if path.is_file()}
         self._chunks: list[bytes] = []
         self._callback = _CALLBACK(self._collect)  # the library keeps only a pointer: hold the object
         library.espeak_SetSynthCallback(self._callback)
@@ -76,8 +77,18 @@ class Espeak:
             self._chunks.append(ctypes.string_at(samples, 2 * n_samples))
         return 0
 
-    def speak(self, text: str, variant: str, *, wpm: int, pitch: int, pitch_range: int, volume: int) -> np.ndarray:
-        """Synthesise American English.
+    def speak(
+        self,
+        text: str,
+        variant: str,
+        *,
+        wpm: int,
+        pitch: int,
+        pitch_range: int,
+        volume: int,
+        language: str = "en-us",
+    ) -> np.ndarray:
+        """Synthesise one utterance.
 
         Args:
             text: What to say.
@@ -86,26 +97,28 @@ class Espeak:
             pitch: Base pitch, 0 to 100.
             pitch_range: Liveliness of the melody, 0 (flat) to 100.
             volume: Loudness; 100 is the library's default and clips with some variants.
+            language: Language as eSpeak NG names it: "en-us", "de", "fr", "cmn".
 
         Returns:
             Samples at `rate_hz`, shape (S,), int16.
 
         Raises:
-            ValueError: There is no such variant (the library itself would silently speak with its plain voice), or it
-                returned an error or nothing.
+            ValueError: There is no such variant or language (the library itself would silently speak with its plain
+                voice), or it returned an error or nothing.
         """
+        mend = f"run: pip install {WHEEL}=={TESTED_VERSION}"
         if not (self._data / "voices" / "!v" / variant).is_file():
-            raise ValueError(
-                f"{WHEEL} {version()} has no voice variant {variant!r}; run: pip install {WHEEL}=={TESTED_VERSION}"
-            )
+            raise ValueError(f"{WHEEL} {version()} has no voice variant {variant!r}; {mend}")
+        if language not in self._languages:
+            raise ValueError(f"{WHEEL} {version()} has no language {language!r}; {mend}")
         library, encoded = self._library, text.encode()
         self._chunks.clear()
-        status = library.espeak_SetVoiceByName(f"en-us+{variant}".encode())
+        status = library.espeak_SetVoiceByName(f"{language}+{variant}".encode())
         for parameter, value in ((_RATE, wpm), (_VOLUME, volume), (_PITCH, pitch), (_RANGE, pitch_range)):
             status = status or library.espeak_SetParameter(parameter, value, 0)
         status = status or library.espeak_Synth(
             encoded, len(encoded) + 1, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None
         )
         if status != 0 or not self._chunks:
-            raise ValueError(f"eSpeak NG, voice en-us+{variant}, text {text!r}: error {status}, no audio")
+            raise ValueError(f"eSpeak NG, voice {language}+{variant}, text {text!r}: error {status}, no audio")
         return np.frombuffer(b"".join(self._chunks), dtype="<i2")

@@ -15,6 +15,7 @@ from bilevel.testing.aishell_tree import aishell_tree
 from bilevel.testing.ami_tree import ami_tree
 from bilevel.testing.audio import tones, write_sphere
 from bilevel.testing.covost2_tree import covost2_tree
+from bilevel.testing.mboshi_tree import mboshi_tree
 
 WORDS = ("red", "sun", "milk", "tree", "go", "nine", "lamp", "open", "sky", "north", "it's", "echo", "bird", "wave")
 LIBRISPEECH_SPLITS = (
@@ -207,6 +208,14 @@ def multi_tree(dst: Path) -> Path:
     return root
 
 
+def librispeech_aishell_tree(dst: Path) -> Path:
+    """LibriSpeech and AISHELL-1 side by side."""
+    root = Path(dst) / "pair"
+    librispeech_tree(root / "librispeech")
+    aishell_tree(root / "aishell")
+    return root
+
+
 TREES: dict[str, Callable[[Path], Path]] = {
     "aishell": aishell_tree,
     "ami": ami_tree,
@@ -214,6 +223,8 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "fsdd": fsdd_tree,
     "kaldi": kaldi_tree,
     "librispeech": librispeech_tree,
+    "librispeech_aishell": librispeech_aishell_tree,
+    "mboshi_french": mboshi_tree,
     "mini_an4": an4_tree,
     "multi": multi_tree,
     "speechocean762": speechocean762_tree,

@@ -9,8 +9,8 @@ from bilevel.data.record import Utterance
 from bilevel.testing.corpus import check_corpus
 from bilevel.testing.trees import TREES
 
-# mini makes its own audio, and yodas has its own trees; their own tests run the kit.
-OWN_TEST = {"mini", "yodas", "yodas2"}
+# mini and mini_st make their own audio, and yodas has its own trees; their own tests run the kit.
+OWN_TEST = {"mini", "mini_st", "yodas", "yodas2"}
 
 
 def test_every_corpus_has_a_miniature():
