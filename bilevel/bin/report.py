@@ -7,9 +7,10 @@ from bilevel.bin._cli import Parser, run
 from bilevel.data.files import write_text
 from bilevel.report.markdown import results_md
 from bilevel.report.page import page
-from bilevel.report.plots import picture
+from bilevel.report.picture import picture
 from bilevel.report.runs import read_runs
 from bilevel.report.summary import summarise
+from bilevel.scoring.result import RATES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,13 +21,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--title", help="heading of the page")
     parser.add_argument("--baseline", metavar="NAME", help="method that the others are compared with; else the first")
     parser.add_argument("--made_by", help="command that made the runs, quoted in RESULTS.md")
-    parser.add_argument("--picture", type=Path, help="also write the plot of one set and metric (SVG)")
-    parser.add_argument("--picture_of", default="test WER", metavar="SET METRIC", help="what --picture shows")
+    parser.add_argument("--picture", type=Path, help="also write one plot (SVG)")
+    parser.add_argument(
+        "--picture_of", default="test WER", metavar="NAME", help="what it shows: 'SET METRIC', or 'conflict METHOD'"
+    )
     args = parser.parse_args(argv)
     runs = read_runs(args.exp_dir)
     summaries = summarise(runs)
     out = args.out or args.exp_dir
-    title = args.title or ("Speech recognition results" if summaries else "Results")
+    translates = any(s.key[2] not in RATES for s in summaries)
+    default = "Speech recognition and translation results" if translates else "Speech recognition results"
+    title = args.title or (default if summaries else "Results")
     files = {
         out / "RESULTS.md": results_md(runs, summaries, args.made_by, args.baseline),
         out / "report.html": page(runs, summaries, title, args.baseline),

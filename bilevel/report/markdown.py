@@ -6,11 +6,13 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from bilevel.report.conflict import conflict_table
+from bilevel.report.objectives import level_table, weight_table
 from bilevel.report.pretraining import pretraining_table, probe_table
 from bilevel.report.problems import problem_tables
 from bilevel.report.runs import Run
 from bilevel.report.summary import Summary
-from bilevel.report.tables import Cell, Table, cost_table, methods_table, significance_table
+from bilevel.report.tables import Cell, Table, cost_table, methods_table, overview_tables, significance_table
 from bilevel.scoring.bleu import verbose
 from bilevel.scoring.result import METRICS, RATES, Score
 
@@ -40,7 +42,10 @@ def results_md(
     parts = ["<!-- made by bilevel report -->", "# RESULTS", "## Environments"]
     facts = [*environment(runs), *([("command", made_by)] if made_by else [])]
     parts.append("\n".join(f"- {name}: `{value}`" for name, value in facts))
-    tables = [("Methods", methods_table(summaries)), ("Significance", significance_table(summaries, baseline))]
+    tables = [(f"Overview: {metric}", table) for metric, table in overview_tables(summaries)]
+    tables += [("Methods", methods_table(summaries)), ("Significance", significance_table(summaries, baseline))]
+    tables += [("Objectives", level_table(runs)), ("Weights of the objectives", weight_table(runs))]
+    tables += [("Conflicts between objectives", conflict_table(runs))]
     tables += [("Pre-training", pretraining_table(runs)), ("Labels of the pre-training", probe_table(runs))]
     tables += problem_tables(runs)
     for title, table in (*tables, ("Cost", cost_table(runs))):

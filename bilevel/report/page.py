@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
+from bilevel.report.conflict import conflict_plots, conflict_table
 from bilevel.report.markdown import environment
+from bilevel.report.objectives import level_table, objective_plots, weight_table
 from bilevel.report.plots import Plot, curve_plots, interval_plots
 from bilevel.report.pretraining import pretraining_plots, pretraining_table, probe_table
 from bilevel.report.problems import problem_tables, trace_plots
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
-from bilevel.report.tables import Table, cost_table, methods_table, significance_table
+from bilevel.report.tables import Table, cost_table, methods_table, overview_tables, significance_table
 from bilevel.report.worst import WorstUtterance, worst_utterances
 from bilevel.scoring.wer import Op
 
@@ -23,7 +25,9 @@ _LEGEND = (
     ("del", "word", "", "deletion"),
     ("ins", "", "word", "insertion"),
 )
-_N_WORST = 12
+# Utterances shown of a set, fewer where there are many sets, and rows from which on a table scrolls by itself.
+_N_WORST, _N_WORST_OF_ALL, _LONG = 12, 48, 40
+_WRAPPED = 32  # characters from which on a cell may break into lines
 _SEEDS = "Lines are means over seeds; bands reach from the least to the greatest seed."
 
 
@@ -35,8 +39,9 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], title: str, baseline
         parts.append(f"{len(runs) - len(others)} pre-trainings")
     lead = f"{', '.join(parts)} on {', '.join(sorted({run.corpus for run in runs}))}"
     sections = [
-        ("methods", "Results", _table(methods_table(summaries)) + _intervals(others, summaries)),
+        ("methods", "Results", _results(others, summaries)),
         ("significance", "Significance", _table(significance_table(summaries, baseline))),
+        ("objectives", "Objectives", _objectives(runs)),
         ("pretraining", "Pre-training", _pretraining(runs)),
         ("problems", "Problems", _problems(runs)),
         ("curves", "Training curves", _curves(others)),
@@ -66,10 +71,12 @@ def _table(table: Table) -> str:
         cells = []
         for cell, kind in zip(row, kinds, strict=True):
             order = "" if cell.order is None else f' data-order="{cell.order!r}"'
-            cells.append(f'<td class="{kind}{" best" if cell.best else ""}"{order}>{escape(cell.text)}</td>')
+            css = f"{kind}{' best' if cell.best else ''}{' text' if len(cell.text) > _WRAPPED else ''}"
+            cells.append(f'<td class="{css}"{order}>{escape(cell.text)}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
+    css = "wide long" if len(rows) > _LONG else "wide"
     return (
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f'<div class="{css}"><table class="sortable"><thead><tr>{head}</tr></thead>'
         f'<tbody>{"".join(rows)}</tbody></table></div><p class="note">{escape(table.note)}</p>'
     )
 
@@ -79,14 +86,33 @@ def _figures(plots: Sequence[Plot]) -> str:
     images = []
     for plot in plots:
         data = base64.b64encode(plot.svg.encode()).decode()
-        images.append(f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(plot.alt)}">')
+        css = ' class="row"' if plot.wide else ""
+        images.append(f'<img{css} src="data:image/svg+xml;base64,{data}" alt="{escape(plot.alt)}">')
     return f'<div class="grid">{"".join(images)}</div>' if images else ""
+
+
+def _results(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
+    overview = "".join(f"<h3>{escape(metric)}</h3>{_table(table)}" for metric, table in overview_tables(summaries))
+    heading = "<h3>All sets</h3>" if overview else ""
+    return overview + heading + _table(methods_table(summaries)) + _intervals(runs, summaries)
 
 
 def _intervals(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
     note = "Diamonds are means, bars 95 % intervals, circles single runs. The axes do not start at 0."
     figures = _figures(interval_plots(summaries, methods_of(runs)))
     return f'{figures}<p class="note">{note}</p>' if figures else ""
+
+
+def _objectives(runs: Sequence[Run]) -> str:
+    html = _table(level_table(runs))
+    if weights := _table(weight_table(runs)):
+        html += f"<h3>Weights</h3>{weights}"
+    if worst := _table(conflict_table(runs)):
+        note = "Orange: two objectives pull in opposite directions; purple: they agree. Colours end at \u00b10.5."
+        figures = _figures(conflict_plots(runs))
+        html += f'<h3>Conflicts</h3>{worst}{figures}<p class="note">{note}</p>'
+    figures = _figures(objective_plots(runs, methods_of([run for run in runs if run.kind != "pretraining"])))
+    return html + (f'<h3>Curves</h3>{figures}<p class="note">{_SEEDS}</p>' if figures else "")
 
 
 def _pretraining(runs: Sequence[Run]) -> str:
@@ -110,7 +136,9 @@ def _curves(runs: Sequence[Run]) -> str:
 
 def _worst(summaries: Sequence[Summary]) -> str:
     parts = []
-    for (corpus, name, decode), utterances in worst_utterances(summaries, _N_WORST).items():
+    n_sets = len({(s.key[0], s.key[1], s.key[3]) for s in summaries if s.key[2] == "wer"})
+    n_worst = max(3, min(_N_WORST, _N_WORST_OF_ALL // max(n_sets, 1)))
+    for (corpus, name, decode), utterances in worst_utterances(summaries, n_worst).items():
         place = escape(f"{corpus} / {name} \u00b7 {decode.removeprefix('decode_')}")
         folds = "".join(_utterance(u, opened=n == 0 and not parts) for n, u in enumerate(utterances))
         parts.append(f"<h3>{place}</h3>{folds}")
@@ -118,7 +146,8 @@ def _worst(summaries: Sequence[Summary]) -> str:
         return ""
     legend = "".join(f'{_op(c, ref, hyp)}<span class="name">{what}</span>' for c, ref, hyp, what in _LEGEND)
     note = (
-        f"The {_N_WORST} utterances of a set with most word errors, summed over the first run of every method. "
+        f"The {n_worst} utterances of a set with most errors, summed over the first run of every method: errors of "
+        "words, or of characters where words have no boundaries. "
         "Upper line: reference; lower line: hypothesis."
     )
     return f'<p class="note">{note}</p><div class="legend">{legend}</div>{"".join(parts)}'

@@ -5,6 +5,7 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
@@ -40,11 +41,12 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn plot: title, words for those who cannot see it, SVG text."""
+    """A drawn plot: title, words for those who cannot see it, SVG text, whether it takes a row of its own."""
 
     title: str
     alt: str
     svg: str
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class Panel:
     curves: tuple[tuple[str, str, str], ...]
     log: bool = False
     factor: float = 1.0
+
+
+class Series(NamedTuple):
+    """Curves of one colour: name in the legend, colour, and of each curve the line style and the points of all runs."""
+
+    name: str
+    tint: str
+    curves: Sequence[tuple[str, Sequence[Mapping[int, float]]]]
 
 
 _PANELS = (
@@ -102,36 +112,30 @@ def interval_plots(summaries: Sequence[Summary], methods: Sequence[str]) -> list
     """One plot for each set: the methods' mean, 95 % interval and single runs. CER and chrF where nothing else is."""
     keys = list(dict.fromkeys(s.key for s in summaries))
     keys = [(c, name, metric, d) for c, name, metric, d in keys if (c, name, _SECOND.get(metric), d) not in keys]
-    return [_interval_plot(key, [s for s in summaries if s.key == key], methods) for key in keys]
+    return [interval_plot(key, [s for s in summaries if s.key == key], methods) for key in keys]
 
 
-def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> str:
-    """The SVG of one interval plot, such as that of "test WER".
+def curve_plots(
+    runs: Sequence[Run], panels: Sequence[Panel] = _PANELS, methods: Sequence[str] | None = None
+) -> list[Plot]:
+    """One plot for each of the panels of which some run has logged a curve, all methods of a corpus in one.
 
-    Raises:
-        ValueError: No run has that set and metric; the message lists what there is.
+    Args:
+        runs: Whose curves are drawn.
+        panels: What is drawn.
+        methods: Whose places are the colours; None: the methods of `runs`.
     """
-    found = {f"{s.key[1]} {METRICS[s.key[2]].name}": s.key for s in summaries}
-    if wanted not in found:
-        there = f"expected one of {', '.join(sorted(found))}" if found else "there are no error rates to plot"
-        raise ValueError(f"--picture_of {wanted!r}: {there}")
-    key = found[wanted]
-    methods = methods_of([run for run in runs if run.kind != "pretraining"])
-    return _interval_plot(key, [s for s in summaries if s.key == key], methods).svg
-
-
-def curve_plots(runs: Sequence[Run], panels: Sequence[Panel] = _PANELS) -> list[Plot]:
-    """One plot for each of the panels of which some run has logged a curve, all methods of a corpus in one."""
     plots = []
-    methods = methods_of(runs)
+    methods = methods_of(runs) if methods is None else methods
     for corpus in sorted({run.corpus for run in runs}):
         own = [run for run in runs if run.corpus == corpus]
-        logged = [p for p in panels if any(_points(run, key) for run in own for key, _, _ in p.curves)]
+        logged = [p for p in panels if any(points(run, key) for run in own for key, _, _ in p.curves)]
         plots += [_curve_plot(corpus, panel, own, methods) for panel in logged]
     return plots
 
 
-def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], methods: Sequence[str]) -> Plot:
+def interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], methods: Sequence[str]) -> Plot:
+    """The methods on one set: mean, 95 % interval and single runs."""
     corpus, name, metric, decode = key
     factor = METRICS[metric].factor
     title = f"{corpus} / {name}" + (f" \u00b7 {decode.removeprefix('decode_')}" if decode else "")
@@ -160,18 +164,27 @@ def _interval_plot(key: tuple[str, str, str, str], rows: Sequence[Summary], meth
 
 
 def _curve_plot(corpus: str, panel: Panel, runs: Sequence[Run], methods: Sequence[str]) -> Plot:
-    drawn = [curve for curve in panel.curves if any(_points(run, curve[0]) for run in runs)]
-    names = [f"{_STYLES[style]}: {name}" for _, style, name in drawn if name]
+    drawn = [curve for curve in panel.curves if any(points(run, curve[0]) for run in runs)]
+    series = []
+    for method in (method for method in methods if any(run.method == method for run in runs)):
+        own = [run for run in runs if run.method == method]
+        curves = [(style, [points(run, key, panel.factor) for run in own]) for key, style, _ in drawn]
+        series.append(Series(method, colour(method, methods), curves))
+    return series_plot(f"{panel.title} \u00b7 {corpus}", panel, series)
+
+
+def series_plot(title: str, panel: Panel, series: Sequence[Series]) -> Plot:
+    """Curves over epochs: lines are means over runs, bands of solid lines reach from the least to the greatest run."""
+    styles = {style for s in series for style, found in s.curves if any(found)}
+    names = [f"{_STYLES[style]}: {name}" for _, style, name in panel.curves if name and style in styles]
 
     def draw(axes) -> None:
-        for method in methods:
-            label: str | None = method
-            for key, style, _ in drawn:
-                epochs, low, mean, high = _band([_points(run, key) for run in runs if run.method == method])
+        for name, tint, curves in series:
+            label: str | None = name
+            for style, found in curves:
+                epochs, low, mean, high = _band(found)
                 if not epochs:
                     continue
-                tint = colour(method, methods)
-                low, mean, high = ([panel.factor * value for value in row] for row in (low, mean, high))
                 if style == "-":
                     axes.fill_between(epochs, low, high, color=tint, alpha=0.14, lw=0)
                 mark = "o" if len(epochs) == 1 else None
@@ -185,15 +198,15 @@ def _curve_plot(corpus: str, panel: Panel, runs: Sequence[Run], methods: Sequenc
         axes.xaxis.get_major_locator().set_params(integer=True)
         legend(axes)
 
-    title = f"{panel.title} \u00b7 {corpus}"
-    shown = [method for method in methods if any(run.method == method for run in runs)]
-    return Plot(title, f"{title} per epoch for {', '.join(shown)}", draw_svg(draw, (5.8, 3.7), title))
+    drawn = [s.name for s in series if any(any(found) for _, found in s.curves)]
+    alt = f"{title} per epoch for {', '.join(drawn)}"
+    return Plot(title, alt, draw_svg(draw, (5.8, 3.7), title))
 
 
-def _points(run: Run, key: str) -> dict[int, float]:
-    """Value at each epoch, where there is a finite number."""
+def points(run: Run, key: str, factor: float = 1.0) -> dict[int, float]:
+    """Value at each epoch times the factor, where there is a finite number."""
     values = {int(row["epoch"]): row.get(key) for row in run.epochs if "epoch" in row}
-    return {e: float(v) for e, v in values.items() if isinstance(v, int | float) and abs(v) < float("inf")}
+    return {e: factor * v for e, v in values.items() if isinstance(v, int | float) and abs(v) < float("inf")}
 
 
 def _band(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], list[float], list[float], list[float]]:
@@ -241,7 +254,8 @@ def draw_svg(draw: Callable, size: tuple[float, float], title: str) -> str:
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         # Of the figure, not of the axes, which long names of methods push to the right.
-        figure.suptitle(textwrap.fill(title, int(9.8 * size[0])), x=0.02, ha="left", fontsize=11, fontweight="bold")
+        heading = textwrap.fill(title, int(9.8 * size[0]))
+        figure.suptitle(heading, x=0.116 / size[0], ha="left", fontsize=11, fontweight="bold")
         draw(axes)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})

@@ -1,11 +1,10 @@
 """Pre-trainings: how they ended, what their labels say about characters, and their curves."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from bilevel.report.plots import Panel, Plot, curve_plots
 from bilevel.report.runs import Run, method_order
-from bilevel.report.tables import NONE, Cell, Table, fold
+from bilevel.report.tables import Cell, Table, fold_empty, mean_and_range
 
 # (heading, key in train.jsonl, factor, format)
 _COLUMNS = (
@@ -58,7 +57,7 @@ def pretraining_table(runs: Sequence[Run]) -> Table:
         "many codes are in use; agreement is between anchor and enhanced labels; noise flips are the frames where "
         "Gumbel noise takes another code than the encoder's; entropy, in nats, is that of enhanced labels."
     )
-    return _table(("Corpus", "Method", "Runs", *(name for name, *_ in _COLUMNS)), rows, note, ("Corpus",))
+    return fold_empty(("Corpus", "Method", "Runs", *(name for name, *_ in _COLUMNS)), rows, note, ("Corpus",))
 
 
 def probe_table(runs: Sequence[Run]) -> Table:
@@ -77,7 +76,7 @@ def probe_table(runs: Sequence[Run]) -> Table:
         "information that a label carries."
     )
     names = ("Corpus", "Set", "Aligned by")
-    return _table((*names, "Method", "Labels", "Runs", *(name for name, *_ in _PROBE_COLUMNS)), rows, note, names)
+    return fold_empty((*names, "Method", "Labels", "Runs", *(name for name, *_ in _PROBE_COLUMNS)), rows, note, names)
 
 
 def pretraining_plots(runs: Sequence[Run]) -> list[Plot]:
@@ -103,23 +102,6 @@ def _groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
 def _cells(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, float, str]]) -> list[Cell]:
     """A cell for each column, over the rows that have it."""
     return [
-        _cell([float(row[key]) for row in rows if row.get(key) is not None], factor, form)
+        mean_and_range([float(row[key]) for row in rows if row.get(key) is not None], factor, form)
         for _, key, factor, form in columns
     ]
-
-
-def _cell(values: Sequence[float], factor: float, form: str) -> Cell:
-    """Mean and, of several, the range."""
-    if not values:
-        return Cell(NONE)
-    if not all(map(math.isfinite, values)):
-        return Cell("not finite")
-    low, mean, high = (factor * value for value in (min(values), sum(values) / len(values), max(values)))
-    spread = f" ({low:{form}} \u2013 {high:{form}})" if len(values) > 1 else ""
-    return Cell(f"{mean:{form}}{spread}", mean)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str, folded: Sequence[str]) -> Table:
-    """Without the columns that no row fills, and without those that say the same everywhere."""
-    kept = [n for n in range(len(header)) if any(row[n].text != NONE for row in rows)]
-    return fold([header[n] for n in kept], [[row[n] for n in kept] for row in rows], note, folded)

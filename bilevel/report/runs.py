@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import yaml
+
 from bilevel.scoring.result import METRICS, Score
 
 # Baselines first; the first one present is what the others are compared with. Other methods follow by name.
@@ -14,6 +16,7 @@ _KEYS = ("method", "corpus", "seed", "params", "results", "cost", "config_sha256
 _PROBE_KEYS = ("set", "align_exp", "labels")
 # What a probe says of each kind of label (bilevel/models/label_quality.py).
 QUALITIES = ("unit_purity", "label_purity", "pnmi", "perplexity")
+_CONFLICT_KEYS = ("objectives", "pairs", "layers", "records")
 _RESULT_KEYS = ("set", "metric", "value", "low", "high", "n_utts", "signature")
 
 
@@ -96,6 +99,36 @@ class Run:
             _require(row, QUALITIES, f"{file}: labels[{kind!r}]")
         return facts
 
+    @cached_property
+    def conflict(self) -> Mapping:
+        """conflict.json: cosines of pairs of objectives, layer by layer (bilevel/moo/conflict.py); empty without it."""
+        file = self.path / "conflict.json"
+        if not file.exists():
+            return {}
+        facts = _load(file)
+        _require(facts, _CONFLICT_KEYS, file)
+        expected = [len(facts["pairs"])] * len(facts["layers"])
+        for number, record in enumerate(facts["records"]):
+            _require(record, ("step", "cosine"), f"{file}: records[{number}]")
+            if [len(row) for row in record["cosine"]] != expected:
+                raise ValueError(
+                    f"{file}: records[{number}]: expected {len(facts['layers'])} layers of {len(facts['pairs'])} pairs "
+                    "each; train again, or remove the file"
+                )
+        return facts
+
+    @cached_property
+    def levels(self) -> Mapping[str, Sequence[str]]:
+        """Level -> its objectives, as `levels` in config.yaml has them, wherever it stands; empty without them."""
+        file = self.path / "config.yaml"
+        if not file.exists():
+            return {}
+        try:
+            found = _find_levels(yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file}: not YAML ({error}); run the training stage again") from None
+        return {level["name"]: level["objectives"] for level in found}
+
     @property
     def kind(self) -> str:
         """`recognition` when its results are metrics of text, `pretraining` when it has none, `problem` otherwise."""
@@ -134,6 +167,9 @@ def _read_run(file: Path, exp_dir: Path) -> Run:
     for number, entry in enumerate(record["results"]):
         _require(entry, _RESULT_KEYS, f"{file}: results[{number}]")
     folder = file.parent
+    decodings: list[Decoding] = []
+    for entry in record["results"]:
+        decodings.append(_decoding(entry, record["corpus"], folder, [(d.folder, d.metric) for d in decodings]))
     return Run(
         tag=folder.relative_to(exp_dir).as_posix(),
         path=folder,
@@ -141,15 +177,18 @@ def _read_run(file: Path, exp_dir: Path) -> Run:
         corpus=record["corpus"],
         seed=record["seed"],
         params=record["params"],
-        decodings=tuple(_decoding(entry, record["corpus"], folder) for entry in record["results"]),
+        decodings=tuple(decodings),
         cost={key: value for key, value in record["cost"].items() if value is not None},
         commit=record["commit"],
         epochs=_read_rows(folder / "train.jsonl"),
     )
 
 
-def _decoding(entry: Mapping, corpus: str, folder: Path) -> Decoding:
-    """Attach the folder whose score has the entry's value: a run may hold several decodings of one set."""
+def _decoding(entry: Mapping, corpus: str, folder: Path, taken: Sequence[tuple[Path | None, str]]) -> Decoding:
+    """Attach the folder whose score has the entry's value: a run may hold several decodings of one set.
+
+    Equal values take one folder each: two translations of one set may both have a BLEU of 0.
+    """
     files = sorted(folder.glob(f"*/{entry['set']}/score_{entry['metric']}.json"))
     same = [file.parent for file in files if abs(_value(file) - entry["value"]) < 1e-9]
     if files and not same:
@@ -157,9 +196,20 @@ def _decoding(entry: Mapping, corpus: str, folder: Path) -> Decoding:
             f"{folder / 'result.json'}: {entry['metric']} of {entry['set']} is {entry['value']}, but no score file "
             f"beside it says so, such as {files[0]}; run the scoring stage again"
         )
-    place = same[0] if same else None
+    free = [place for place in same if (place, entry["metric"]) not in taken]
+    place = next(iter(free or same), None)
     fields = {key: entry[key] for key in _RESULT_KEYS}
     return Decoding(**fields, corpus=corpus, decode=place.parent.name if place else "", folder=place)
+
+
+def _find_levels(node: object) -> Sequence[Mapping]:
+    """The first list of levels below a node of a configuration."""
+    if not isinstance(node, dict):
+        return ()
+    levels = node.get("levels")
+    if isinstance(levels, list) and all(isinstance(v, dict) and v.keys() >= {"name", "objectives"} for v in levels):
+        return levels
+    return next(filter(None, map(_find_levels, node.values())), ())
 
 
 def _value(file: Path) -> float:

@@ -10,6 +10,8 @@ from bilevel.scoring.significance import Comparison, compare_runs, mean_interval
 
 # Words in the names of sets that say what a set is for.
 _SPLITS = ("train", "dev", "valid", "test", "eval")
+# Decodings of a model with several objectives: <decoding>_asr_<language> and <decoding>_st_<language>_<target>.
+_OBJECTIVE = re.compile(r"(.+)_(?:asr_([^_]+)|st_([^_]+)_([^_]+))")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Summary:
     """One method on one set: mean over its runs.
 
     Attributes:
-        key: (corpus, set, metric, decoding).
+        key: (corpus, set, metric, decoding); what `_place` makes of the last two.
         method: Training method.
         seeds: Seed of each run.
         decodings: Result of each run.
@@ -48,9 +50,9 @@ def summarise(runs: Sequence[Run]) -> list[Summary]:
     groups: dict[tuple, list[tuple[int, Decoding]]] = {}
     for run in (run for run in runs if run.kind == "recognition"):
         for d in run.decodings:
-            groups.setdefault((d.corpus, d.set, _metric_order(d.metric), d.metric, d.decode, run.method), []).append(
-                (run.seed, d)
-            )
+            name, decode = _place(d)
+            key = (d.corpus, name, _metric_order(d.metric), d.metric, decode, run.method)
+            groups.setdefault(key, []).append((run.seed, d))
     summaries = []
     for key in sorted(groups, key=lambda key: (*key[:-1], method_order(key[-1]))):
         corpus, name, _, metric, decode, method = key
@@ -69,7 +71,7 @@ def averages(summaries: Sequence[Summary]) -> list[Summary]:
     groups: dict[tuple, list[Summary]] = {}
     for s in summaries:
         corpus, name, metric, decode = s.key
-        groups.setdefault((corpus, _split(name), _metric_order(metric), metric, decode), []).append(s)
+        groups.setdefault((corpus, split_of(name), _metric_order(metric), metric, decode), []).append(s)
     means = []
     for (corpus, split, _, metric, decode), own in sorted(groups.items(), key=lambda item: item[0]):
         sets = {s.key[1] for s in own}
@@ -143,11 +145,23 @@ def _interval(decodings: Sequence[Decoding]) -> tuple[float | None, float | None
         raise ValueError(f"{decodings[1].folder.parents[1]}: not comparable with other seeds of it: {error}") from None
 
 
+def _place(d: Decoding) -> tuple[str, str]:
+    """Set and decoding without objective: "fr_test to en", "beam" for set fr_test of decoding beam_st_fr_en.
+
+    So the languages of one model stand under one decoding, and have a mean.
+    """
+    if found := _OBJECTIVE.fullmatch(d.decode):
+        decode, recognised, source, target = found.groups()
+        if d.set.startswith(f"{recognised or source}_"):
+            return (f"{d.set} to {target}" if target else d.set), decode
+    return d.set, d.decode
+
+
 def _metric_order(metric: str) -> int:
     return list(METRICS).index(metric)
 
 
-def _split(name: str) -> str:
+def split_of(name: str) -> str:
     """The word of `_SPLITS` in the name of a set, or ""."""
     return next((word for word in re.split(r"[^a-z]+", name.lower()) if word in _SPLITS), "")
 

@@ -1,15 +1,16 @@
 """The report's tables, as cells that Markdown and HTML both render."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bilevel.report.runs import Run, method_order
-from bilevel.report.summary import Summary, against_baseline, averages
+from bilevel.report.summary import Summary, against_baseline, averages, split_of
 from bilevel.scoring.result import METRICS
 
 NONE = "\u2013"
-_MINUS = "\u2212"
+MINUS = "\u2212"
 # Columns that go into the note when all their cells are the same.
 _FOLDED = ("Corpus", "Decoding", "Against", "Seeds")
 
@@ -76,6 +77,46 @@ def methods_table(summaries: Sequence[Summary]) -> Table:
     if means:
         note = f"Rows of several sets are plain means over them. {note}"
     return fold(header, rows, note)
+
+
+def overview_tables(summaries: Sequence[Summary]) -> list[tuple[str, Table]]:
+    """(metric, table) of the corpora that have a mean over sets: a row a method, a column a set, then the mean.
+
+    Development sets show where a corpus has several of them and no several test sets.
+    """
+    means = averages(summaries)
+    keys = {(s.key[0], split_of(s.key[1])) for s in means}
+    held_out = {corpus for corpus, split in keys if split in ("test", "eval")}
+    keys = {key for key in keys if key[1] in ("test", "eval") or key[0] not in held_out}
+    shown = [s for s in [*summaries, *means] if (s.key[0], split_of(s.key[1])) in keys]
+    tables = []
+    for corpus in sorted({corpus for corpus, _ in keys}):
+        for metric, facts in METRICS.items():
+            if own := [s for s in shown if (s.key[0], s.key[2]) == (corpus, metric)]:
+                title = facts.label if len({c for c, _ in keys}) == 1 else f"{facts.label}, {corpus}"
+                tables.append((title, _overview(own, metric)))
+    return tables
+
+
+def _overview(summaries: Sequence[Summary], metric: str) -> Table:
+    """Sets of one corpus and metric side by side."""
+    sets = list(dict.fromkeys(s.key[1] for s in summaries))
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for s in sorted(summaries, key=lambda s: (s.key[3], method_order(s.method))):
+        rows.setdefault((s.key[3], s.method), {})[s.key[1]] = s.mean
+    best = {
+        name: (max if METRICS[metric].more_is_better else min)(row[name] for row in rows.values() if name in row)
+        for name in sets
+    }
+    cells = [
+        [Cell(decode.removeprefix("decode_") or NONE), Cell(method), *(_rate(row, name, metric, best) for name in sets)]
+        for (decode, method), row in rows.items()
+    ]
+    return fold(("Decoding", "Method", *sets), cells, f"Means over seeds; {_directions([metric])}.")
+
+
+def _rate(row: Mapping[str, float], name: str, metric: str, best: Mapping[str, float]) -> Cell:
+    return Cell(rate(row[name], metric), row[name], row[name] == best[name]) if name in row else Cell(NONE)
 
 
 def significance_table(summaries: Sequence[Summary], baseline: str | None = None) -> Table:
@@ -160,6 +201,25 @@ def fold(header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str, folde
     return Table(tuple(header[n] for n in kept), cells, " ".join([*facts, note]))
 
 
+def fold_empty(
+    header: Sequence[str], rows: Sequence[Sequence[Cell]], note: str, folded: Sequence[str] = _FOLDED
+) -> Table:
+    """`fold`, without the columns that no row fills."""
+    kept = [n for n in range(len(header)) if any(row[n].text != NONE for row in rows)]
+    return fold([header[n] for n in kept], [[row[n] for n in kept] for row in rows], note, folded)
+
+
+def mean_and_range(values: Sequence[float], factor: float, form: str) -> Cell:
+    """Mean and, where values differ in what is shown, the range; shown is factor times value."""
+    if not values:
+        return Cell(NONE)
+    if not all(map(math.isfinite, values)):
+        return Cell("not finite")
+    low, mean, high = (factor * value for value in (min(values), sum(values) / len(values), max(values)))
+    low, shown, high = (f"{value:z{form}}".replace("-", MINUS) for value in (low, mean, high))
+    return Cell(shown if low == high else f"{shown} ({low} \u2013 {high})", mean)
+
+
 def _names(corpus: str, name: str, decode: str) -> tuple[Cell, Cell, Cell]:
     return Cell(corpus), Cell(name), Cell(decode.removeprefix("decode_") or NONE)
 
@@ -171,7 +231,7 @@ def _directions(metrics: Sequence[str]) -> str:
 
 
 def _signed(value: float, metric: str) -> str:
-    return f"{METRICS[metric].factor * value:+.2f}".replace("-", _MINUS)
+    return f"{METRICS[metric].factor * value:+.2f}".replace("-", MINUS)
 
 
 def _mean(values: Sequence[float], unit: float, form: str) -> Cell:

@@ -1,6 +1,7 @@
 """The worst utterances of a set, each aligned for every method."""
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bilevel.data.normalise import normalise
@@ -17,7 +18,7 @@ class WorstUtterance:
     Attributes:
         id: Utterance id.
         ref: Reference text, normal form.
-        alignments: Columns of words by method.
+        alignments: Columns of words by method; of characters where the set is written without spaces.
     """
 
     id: str
@@ -31,17 +32,34 @@ class WorstUtterance:
 
 
 def worst_utterances(summaries: Sequence[Summary], n_worst: int) -> dict[tuple[str, str, str], list[WorstUtterance]]:
-    """Utterances with most word errors, summed over the first run of each method, by (corpus, set, decoding)."""
-    groups: dict[tuple[str, str, str], dict[str, Decoding]] = {}
+    """Utterances with most errors, summed over the first run of each method, by (corpus, set, decoding).
+
+    Errors are of words, and of characters where words have no boundaries.
+    """
+    groups: dict[str, dict[tuple[str, str, str], dict[str, Decoding]]] = {"wer": {}, "cer": {}}
     for s in summaries:
         corpus, name, metric, decode = s.key
         decoding = s.decodings[0]
-        if metric == "wer" and decoding.folder is not None and (decoding.folder / "ref").exists():
-            groups.setdefault((corpus, name, decode), {})[s.method] = decoding
-    return {key: _worst(decodings, n_worst) for key, decodings in groups.items()}
+        if metric in groups and decoding.folder is not None and (decoding.folder / "ref").exists():
+            groups[metric].setdefault((corpus, name, decode), {})[s.method] = decoding
+    found = {}
+    for key, decodings in groups["wer"].items():
+        of_characters = groups["cer"].get(key, {})
+        spaced = len(of_characters) < len(decodings) or _has_spaces(next(iter(decodings.values())))
+        found[key] = _worst(decodings, n_worst, str.split) if spaced else _worst(of_characters, n_worst, list)
+    return found
 
 
-def _worst(decodings: Mapping[str, Decoding], n_worst: int) -> list[WorstUtterance]:
+def _has_spaces(decoding: Decoding) -> bool:
+    """Whether words have boundaries; not where most references are of wide characters and without a space."""
+    texts = read_scp(decoding.folder / "ref").values()
+    joined = sum(" " not in text and any(unicodedata.east_asian_width(c) == "W" for c in text) for text in texts)
+    return 2 * joined <= len(texts)
+
+
+def _worst(
+    decodings: Mapping[str, Decoding], n_worst: int, tokens: Callable[[str], Sequence[str]]
+) -> list[WorstUtterance]:
     errors: dict[str, int] = {}
     for decoding in decodings.values():
         for key, row in decoding.score.utterances.items():
@@ -52,7 +70,7 @@ def _worst(decodings: Mapping[str, Decoding], n_worst: int) -> list[WorstUtteran
         WorstUtterance(
             id=key,
             ref=next(pairs[key][0] for pairs in texts.values() if key in pairs),
-            alignments={m: align(*map(str.split, pairs[key])) for m, pairs in texts.items() if key in pairs},
+            alignments={m: align(*map(tokens, pairs[key])) for m, pairs in texts.items() if key in pairs},
         )
         for key in ids
     ]

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from bilevel.bin import report
-from bilevel.report.plots import interval_plots, picture
+from bilevel.report.picture import picture
+from bilevel.report.plots import interval_plots
 from bilevel.report.runs import methods_of, read_runs
 from bilevel.report.summary import against_baseline, averages, summarise
 from bilevel.report.tables import methods_table, significance_table
@@ -124,7 +125,8 @@ def test_both_reports_hold_error_rates_and_bleu(copy):
     assert table[-1].startswith("|decode_beam/test_fr|60|")
     assert table[-1].endswith(f"|{found}|")
     assert "### WER" in section
-    assert text.count("|mean of 2 test sets|") == 4
+    assert text.split("## Methods")[1].count("|mean of 2 test sets|") == 4
+    assert text.split("## Methods")[0].count("|test_de|test_fr|mean of 2 test sets|") == 2, "WER and BLEU side by side"
     assert "BLEU|nrefs:1|" in html
     (copy / "supervised_seed0" / "decode_beam" / "dev_de" / "score_bleu.json").write_text("{}")
     with pytest.raises(ValueError, match=r"dev_de/score_bleu\.json: lacks value; run the stage"):
