@@ -14,10 +14,14 @@ from bilevel.data.files import Stamp, write_text
 from bilevel.espnet.config import digest, method_file, training_config
 
 
-def add_config_options(parser: Parser) -> None:
-    """Which configuration, and the folders that every training has."""
+def add_set_options(parser: Parser) -> None:
+    """The sets of a training on one kind of data."""
     parser.add_argument("--train_dir", type=Path, required=True, help="dump directory of the training set")
     parser.add_argument("--valid_dir", type=Path, required=True, help="dump directory of the validation set")
+
+
+def add_config_options(parser: Parser) -> None:
+    """Which configuration, and where statistics go."""
     parser.add_argument("--stats_dir", type=Path, required=True, help="statistics are written and read here")
     parser.add_argument("--config", type=Path, action="append", required=True, help="yaml; later ones win")
     parser.add_argument("--method", required=True, help="yaml of this name in --method_dir, merged on top")
@@ -28,6 +32,7 @@ def add_config_options(parser: Parser) -> None:
 
 def add_data_options(parser: Parser) -> None:
     """Which data and which configuration, for recognition."""
+    add_set_options(parser)
     add_config_options(parser)
     parser.add_argument("--unlabelled_dir", type=Path, help="dump directory of the unlabelled training set")
     parser.add_argument("--pretrained", type=Path, help="experiment of bilevel pretrain to start from")

@@ -1,10 +1,11 @@
-"""Checkpoints that survive a kill, a full disk and a flipped bit."""
+"""Checkpoints that survive a kill, a full disk and a flipped bit; a method's state is beside them."""
 
 import logging
 import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,3 +73,37 @@ def _complete(checkpoint: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(model_file.name)
     os.replace(link, latest)
+
+
+def save_state(state: dict[str, Any], output_dir: Path, epoch: int) -> None:
+    """Write a method's state after an epoch, and keep those of two epochs before: a resume may fall back to them."""
+    if not state:
+        return
+    folder = output_dir / "solver"
+    folder.mkdir(exist_ok=True)
+    with atomic_path(folder / f"{epoch}epoch.pth") as temporary:
+        torch.save(state, temporary)
+    for file in folder.glob("*epoch.pth"):
+        if int(file.name.removesuffix("epoch.pth")) < epoch - 2:
+            file.unlink()
+
+
+def load_state(output_dir: Path, epoch: int, device: str, of: str) -> dict[str, Any]:
+    """A method's state at the end of an epoch.
+
+    Args:
+        output_dir: Folder of the training.
+        epoch: Number of the epoch, from 1.
+        device: Where its tensors go.
+        of: What it is the state of, for the message.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    file = output_dir / "solver" / f"{epoch}epoch.pth"
+    if not file.exists():
+        raise ValueError(
+            f"{file}: the state of {of} after epoch {epoch} is missing, so the run cannot go on as it began; restore "
+            f"the file, or delete {output_dir} to train from the start"
+        )
+    return torch.load(file, map_location=device, weights_only=True)

@@ -1,14 +1,13 @@
 """Transcripts that CTC cannot align with the encoder's output, listed before training."""
 
-import argparse
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
+from espnet2.train.abs_espnet_model import AbsESPnetModel
 
 from bilevel.data.ctc_fit import needed_frames, too_long
 from bilevel.data.files import write_lines
@@ -39,7 +38,26 @@ def check_ctc_fit(options: list[str], train: DumpSet, shape_file: Path, report: 
     encode = BilevelASRTask.build_preprocess_fn(args, train=False)
     tokens = {key: encode(key, {"text": text})["text"].tolist() for key, text in read_scp(train.text).items()}
     lengths = {key: int(shape.split(",")[0]) for key, shape in read_scp(shape_file).items()}
-    doubtful = _doubtful(tokens, lengths, encoder_length(args, train.input_size()))
+    with torch.device("meta"):
+        model = BilevelASRTask.build_model(args)
+    check_fit(tokens, lengths, encoder_length(model, train.input_size()), report)
+
+
+def check_fit(
+    tokens: Mapping[str, Sequence[int]], lengths: Mapping[str, int], frames: Callable[[int], int], report: Path
+) -> None:
+    """The check itself.
+
+    Args:
+        tokens: Units of each utterance.
+        lengths: Input length of each.
+        frames: Encoder output frames as a function of input length.
+        report: As above.
+
+    Raises:
+        ValueError: As above.
+    """
+    doubtful = _doubtful(tokens, lengths, frames)
     lines = too_long({key: tokens[key] for key in doubtful}, doubtful)
     write_lines(report, lines)
     if not lines:
@@ -54,10 +72,8 @@ def check_ctc_fit(options: list[str], train: DumpSet, shape_file: Path, report: 
     print(f"WARNING: {message}. They add nothing to the loss", flush=True)
 
 
-def encoder_length(args: argparse.Namespace, input_size: int | None) -> Callable[[int], int]:
-    """Encoder output frames as a function of input length, from the model itself; only shapes are computed."""
-    with torch.device("meta"):
-        model: ESPnetASRModel = BilevelASRTask.build_model(args)
+def encoder_length(model: AbsESPnetModel, input_size: int | None) -> Callable[[int], int]:
+    """Encoder output frames as a function of input length, from a model on the meta device: shapes alone."""
     model.to("meta").eval()
 
     @functools.cache

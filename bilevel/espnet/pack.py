@@ -89,7 +89,7 @@ def check_archive(config: Path, model_file: Path, archive: Path, check_dir: Path
         model_file: Its weights.
         archive: What `pack_model` has written.
         check_dir: The set.
-        kind: "asr" decodes (greedy CTC), "ssl" encodes.
+        kind: "asr" decodes (greedy CTC, or the attention decoder where there is none), "ssl" encodes.
 
     Returns:
         (utterance id, hypothesis, or a digest of the states).
@@ -111,7 +111,10 @@ def check_archive(config: Path, model_file: Path, archive: Path, check_dir: Path
 
 def _decode_longest(config: Path, model_file: Path, dump: DumpSet) -> tuple[str, str]:
     n = len(read_scp(dump.lengths))
-    return next(decode(config, model_file, dump, {"decoder": "greedy"}, "cpu", (n - 1, n)))
+    inference: dict[str, Any] = {"decoder": "greedy"}
+    if read_yaml(config)["model_conf"].get("ctc_weight") == 0.0:  # no CTC: the attention decoder alone
+        inference = {"decoder": "beam", "beam_size": 1, "ctc_weight": 0.0}
+    return next(decode(config, model_file, dump, inference, "cpu", (n - 1, n)))
 
 
 def _encode_longest(config: Path, model_file: Path, dump: DumpSet) -> tuple[str, str]:

@@ -22,6 +22,7 @@ def record(
     train_curves: Mapping[str, str],
     valid_curves: Mapping[str, Mapping[str, str]],
     prefixes: tuple[str, ...] = (),
+    valid_prefixes: tuple[str, ...] = (),
 ) -> None:
     """train.jsonl (curves by epoch) and cost.json (size and cost), from what ESPnet's reporter saved.
 
@@ -33,6 +34,7 @@ def record(
         train_curves: The reporter's name of a statistic of training -> its name in train.jsonl.
         valid_curves: The same for validation, by level: a level's validation says nothing before its head is trained.
         prefixes: Statistics of training that begin so become curves under their own names, for instance one a source.
+        valid_prefixes: Those of validation become curves with `valid_` before their names.
     """
     model, args = task.build_model_from_file(out_dir / "config.yaml", None, "cpu")
     reporter = Reporter()
@@ -49,6 +51,7 @@ def record(
         trained |= {level for level in valid_curves if level in stats["train"]}  # and stays so while the level rests
         for level in trained:
             row |= {new: stats["valid"][old] for old, new in valid_curves[level].items() if old in stats["valid"]}
+        row |= {f"valid_{k}": v for k, v in stats["valid"].items() if valid_prefixes and k.startswith(valid_prefixes)}
         rows.append(row)
         cost["updates"] += (1 - stats["train"]["skipped"]) * (n_steps // args.accum_grad)
         cost["passes"] += stats["train"]["passes"] * n_steps

@@ -1,12 +1,8 @@
-"""A solver inside ESPnet's training: by name, on the training's schedules, with its state beside the checkpoint."""
+"""A solver inside ESPnet's training: by name, on the training's schedules."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from bilevel.data.files import atomic_path
 from bilevel.optim.schedule import Penalty
 from bilevel.optim.solver import build
 
@@ -47,32 +43,3 @@ class ScheduledSolver:
             self.solver.scale = self.penalty.scale(self.solver.gamma)
         for attribute, base in self._bases.items():
             setattr(self.solver, attribute, base * rate)
-
-    def save(self, output_dir: Path, epoch: int) -> None:
-        """Write the state after an epoch, and keep those of two epochs before: a resume may fall back to them."""
-        state = self.solver.state_dict()
-        if not state:
-            return
-        folder = output_dir / "solver"
-        folder.mkdir(exist_ok=True)
-        with atomic_path(folder / f"{epoch}epoch.pth") as temporary:
-            torch.save(state, temporary)
-        for file in folder.glob("*epoch.pth"):
-            if int(file.name.removesuffix("epoch.pth")) < epoch - 2:
-                file.unlink()
-
-    def load(self, output_dir: Path, epoch: int, device: str) -> None:
-        """Restore the state that belongs to the end of an epoch; epoch 0 is the start.
-
-        Raises:
-            ValueError: It is not there although the solver has one.
-        """
-        if epoch == 0 or not self.solver.state_dict():
-            return
-        file = output_dir / "solver" / f"{epoch}epoch.pth"
-        if not file.exists():
-            raise ValueError(
-                f"{file}: the state of solver {self.name} after epoch {epoch} is missing, so the run cannot go on as "
-                f"it began; restore the file, or delete {output_dir} to train from the start"
-            )
-        self.solver.load_state_dict(torch.load(file, map_location=device, weights_only=True))

@@ -7,7 +7,6 @@ from typing import Any
 
 import espnet2.tasks.asr as asr
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.layers.abs_normalize import AbsNormalize
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.class_choices import ClassChoices
@@ -19,6 +18,7 @@ from bilevel.data.sources import batch_shares
 from bilevel.data.tables import read_scp
 from bilevel.espnet import task as asr_task  # enters our encoder and front-end into ESPnet's registries
 from bilevel.espnet.checkpoint import recover_checkpoint
+from bilevel.espnet.parts import build_parts
 from bilevel.espnet.sources import SourcesIterFactory
 from bilevel.espnet.ssl_model import BilevelSSLModel
 from bilevel.espnet.trainer import BilevelTrainer
@@ -74,21 +74,10 @@ class BilevelSSLTask(AbsTask):
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> BilevelSSLModel:
         """The model of a configuration."""
-        if args.input_size is None:
-            frontend = asr.frontend_choices.get_class(args.frontend)(**args.frontend_conf)
-            input_size = frontend.output_size()
-        else:
-            args.frontend, args.frontend_conf, frontend, input_size = None, {}, None, args.input_size
-        normalize: AbsNormalize | None = None
-        if args.normalize is not None:
-            normalize = asr.normalize_choices.get_class(args.normalize)(**args.normalize_conf)
-        preencoder = None
-        if args.preencoder is not None:
-            conf = {"input_size": input_size} | args.preencoder_conf
-            preencoder = asr.preencoder_choices.get_class(args.preencoder)(**conf)
-        encoder_size = preencoder.output_size() if preencoder is not None else input_size
-        encoder = asr.encoder_choices.get_class(args.encoder)(input_size=encoder_size, **args.encoder_conf)
-        model = BilevelSSLModel(frontend, normalize, preencoder, encoder, input_size, **args.model_conf)
+        parts = build_parts(args)
+        model = BilevelSSLModel(
+            parts.frontend, parts.normalize, parts.preencoder, parts.encoder, parts.input_size, **args.model_conf
+        )
         if args.init is not None:
             initialize(model, args.init)
         return model

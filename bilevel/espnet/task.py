@@ -1,7 +1,7 @@
 """ESPnet's ASR task with a second, unlabelled data stream and a method."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ def stream_factory(
     shape_file: Path | str,
     batch_bins: int,
     batch_size: int,
+    preprocess: Callable[[str, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> SequenceIterFactory:
     """ESPnet's batches of one data set, for a stream beside the training set; each process gets its share of a batch.
 
@@ -97,6 +98,7 @@ def stream_factory(
         shape_file: Lengths of the utterances that the stream consists of.
         batch_bins: Input of a batch, for batch types that count it.
         batch_size: Utterances of a batch, for the others.
+        preprocess: ESPnet's function of an utterance's id and data, for text.
     """
     world = distributed_option.dist_world_size if distributed_option.distributed else 1
     sampler = build_batch_sampler(
@@ -113,6 +115,7 @@ def stream_factory(
     batches = [batch[distributed_option.dist_rank or 0 :: world] for batch in sampler]
     dataset = ESPnetDataset(
         list(data),
+        preprocess=preprocess,
         float_dtype=args.train_dtype,
         max_cache_size=args.max_cache_size,
         max_cache_fd=args.max_cache_fd,

@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import dataclasses
 import logging
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +13,14 @@ from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
 from espnet2.torch_utils.device_funcs import to_device
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import SubReporter
-from espnet2.train.trainer import Trainer, TrainerOptions, autocast_args
+from espnet2.train.trainer import Trainer, autocast_args
 from espnet2.utils.build_dataclass import build_dataclass
 from espnet2.utils.nested_dict_action import NestedDictAction
 
 from bilevel.espnet.checkpoint import set_aside
-from bilevel.espnet.health import Health
-from bilevel.espnet.levels import Levels
-from bilevel.espnet.solvers import ScheduledSolver
+from bilevel.espnet.options import BilevelTrainerOptions
+from bilevel.espnet.step import Moment, SolverStep, Step
 from bilevel.optim.schedule import Plan, StageRate
-
-
-@dataclasses.dataclass
-class BilevelTrainerOptions(TrainerOptions):
-    """ESPnet's options and the method.
-
-    Attributes:
-        num_iters_per_epoch: Steps of an epoch.
-        plan_conf: Arguments of `optim.schedule.Plan`.
-        solver: Module of `bilevel.optim`: penalty (BL-JUST and its baselines), local (PTLOC; no steps: plain training).
-        solver_conf: Arguments of the solver.
-        penalty_conf: Arguments of `optim.schedule.Penalty`, for solvers with a growing penalty.
-        stage_lr_conf: Arguments of `optim.schedule.StageRate`; it multiplies ESPnet's scheduler, if there is one.
-        max_skipped_steps: Stop after this many non-finite steps in a row.
-        health_conf: Arguments of `health.Health`.
-    """
-
-    num_iters_per_epoch: int
-    plan_conf: dict[str, Any]
-    solver: str
-    solver_conf: dict[str, Any]
-    penalty_conf: dict[str, Any]
-    stage_lr_conf: dict[str, float]
-    max_skipped_steps: int
-    health_conf: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        self.health = Health(**self.health_conf)  # lives as long as the run: a window may be longer than an epoch
 
 
 def build_plan(options: BilevelTrainerOptions | argparse.Namespace) -> Plan:
@@ -86,6 +55,13 @@ class BilevelTrainer(Trainer):
         return build_dataclass(BilevelTrainerOptions, args)
 
     @classmethod
+    def build_step(
+        cls, options: BilevelTrainerOptions, model: torch.nn.Module, autocast: Callable[[], Any], distributed: bool
+    ) -> Step:
+        """What makes the gradients."""
+        return SolverStep(options, model, autocast, distributed)
+
+    @classmethod
     def train_one_epoch(
         cls,
         model: torch.nn.Module,
@@ -102,14 +78,12 @@ class BilevelTrainer(Trainer):
         plan, epoch = build_plan(options), reporter.get_epoch()
         stage_rate = StageRate(**options.stage_lr_conf)
         device = "cuda" if options.ngpu > 0 else "cpu"
-        scheduled = ScheduledSolver(options.solver, options.solver_conf, options.penalty_conf)
-        scheduled.load(Path(options.output_dir), epoch - 1, device)
-        solver = scheduled.solver
         distributed = distributed_option.distributed
         amp = scaler is not None and options.ngpu > 0
-        # A solver that averages gradients over processes needs no DDP, whose hooks its inner steps would set off.
-        seen = model.module if distributed and solver.averages else model
-        levels = Levels(seen, lambda: torch.autocast(device, enabled=amp, **autocast_args), distributed)
+        method = cls.build_step(
+            options, model, lambda: torch.autocast(device, enabled=amp, **autocast_args), distributed
+        )
+        method.load(Path(options.output_dir), epoch - 1, device)
         log_interval = options.log_interval or max(len(iterator) // 20, 10)
         step = (epoch - 1) * options.num_iters_per_epoch
         n_skipped_in_row, all_skipped = 0, True
@@ -126,23 +100,21 @@ class BilevelTrainer(Trainer):
                 continue
             progress = plan.progress(step)
             rate = stage_rate.factor(plan.stage(step), progress)
-            scheduled.schedule(progress, rate * _relative_rate(optimizers[0]))
+            moment = Moment(
+                step=step,
+                epoch=step / options.num_iters_per_epoch,
+                progress=progress,
+                rate=rate * _relative_rate(optimizers[0]),
+                closes_update=i % options.accum_grad == 0,
+            )
             with reporter.measure_time("forward_backward_time"):
-                report = solver.backward(
-                    levels,
-                    batch.get("upper"),
-                    batch.get("lower"),
-                    lambda loss: (scaler.scale(loss) if scaler else loss) / options.accum_grad,
-                )
-            for stats, weight, by_source in levels.take_stats(batch):
-                reporter.register(stats, weight)
-                for source, row in by_source.items():  # their mean would hide a source that has collapsed
-                    options.health.check(row, step, source)
-            gamma = {"gamma": solver.gamma} if solver.penalised and len(batch) == 2 else {}  # a mean over joint steps
-            reporter.register(levels.take_cost() | gamma)
-            if i % options.accum_grad == 0:
+                report = method.backward(batch, moment, scaler.scale if scaler is not None else lambda loss: loss)
+            method.register(batch, reporter, step)
+            if moment.closes_update:
                 stepped = cls._update(model, optimizers, schedulers, scaler, options, rate, report, reporter)
                 reporter.register({"skipped": 0.0 if stepped else 1.0})
+                if stepped:
+                    method.updated(batch)
                 n_skipped_in_row = 0 if stepped else n_skipped_in_row + 1
                 all_skipped &= not stepped
                 if not stepped:
@@ -161,7 +133,7 @@ class BilevelTrainer(Trainer):
                 if summary_writer is not None:
                     reporter.tensorboard_add_scalar(summary_writer, -log_interval)
         if not distributed or distributed_option.dist_rank == 0:
-            scheduled.save(Path(options.output_dir), epoch)
+            method.save(Path(options.output_dir), epoch)
         return all_skipped
 
     @classmethod
@@ -181,8 +153,6 @@ class BilevelTrainer(Trainer):
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        # nan: this step left that level out
-        norms = {k: report[k] for k in ("grad_norm_upper", "grad_norm_lower") if not math.isnan(report[k])}
         grad_norm = torch.nn.utils.get_total_norm(
             [p.grad for p in model.parameters() if p.grad is not None], options.grad_clip_type
         )
@@ -191,7 +161,7 @@ class BilevelTrainer(Trainer):
             if options.grad_clip > 0:
                 torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), options.grad_clip, grad_norm)
             clipped = 100.0 if 0 < options.grad_clip < grad_norm else 0.0
-            reporter.register({"grad_norm": grad_norm, "clip": clipped, "loss_scale": scale} | norms)
+            reporter.register({"grad_norm": grad_norm, "clip": clipped, "loss_scale": scale} | report)
         with reporter.measure_time("optim_step_time"):
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 with _scaled_rate(optimizer, rate):

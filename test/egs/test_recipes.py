@@ -11,6 +11,7 @@ from recipe_kit import call, result_of, run
 
 from bilevel.data.archive import read_matrix
 from bilevel.data.tables import read_scp
+from bilevel.testing.aishell_tree import aishell_tree
 from bilevel.testing.trees import kaldi_tree, librispeech_tree, tedlium_tree
 
 TINY = """
@@ -52,6 +53,7 @@ MINIATURES = {
         {"test_sets": "test_clean", "token_type": "char", "method": "bljust"},
         ["dev_clean", "test_clean"],
     ),
+    "aishell": (aishell_tree, {"method": "bljust"}, ["dev", "test"]),
     "tedlium": (tedlium_tree, {"nbpe": 28, "method": "weighted_sum"}, ["dev", "test"]),
 }
 

@@ -50,7 +50,7 @@ def test_lengths_are_those_of_the_encoder(options):
     from bilevel.espnet.task import BilevelASRTask
 
     args = BilevelASRTask.get_parser().parse_args(options)
-    length = encoder_length(args, None)
+    length = encoder_length(BilevelASRTask.build_model(args), None)
     model = BilevelASRTask.build_model(args).eval()
     for n in (1632, 1792, 1951, 1952, 5000, 16000, 16001, 32768):
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_lengths_of_extracted_features(options):
     from bilevel.espnet.task import BilevelASRTask
 
     args = BilevelASRTask.get_parser().parse_args([*options, "--input_size", "20"])
-    length = encoder_length(args, 20)
+    length = encoder_length(BilevelASRTask.build_model(args), 20)
     assert [length(n) for n in (5, 7, 11, 100)] == [0, 1, 2, 24]
 
 

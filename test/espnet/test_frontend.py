@@ -82,4 +82,4 @@ def test_a_model_of_the_papers_shape_trains_both_levels(kit, corpus, ssl):
     assert states.size(1) == int(lens[0])
     # Lengths for the check of CTC are computed without data.
     n_samples = int(corpus.upper(ids[:1])["speech_lengths"][0])
-    assert encoder_length(kit.args(**changes), None)(n_samples) == int(lens[0])
+    assert encoder_length(kit.model(**changes), None)(n_samples) == int(lens[0])
