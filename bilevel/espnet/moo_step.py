@@ -102,7 +102,7 @@ class ObjectivesStep(Step):
         self.model = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
         self.levels = build_levels(self.model, options.moo_conf, options.max_epoch)
         self.autocast, self.health = autocast, options.health
-        self._open = False
+        self._open, self._epoch = False, 0.0
         self._found: dict[str, list[tuple[dict[str, Any], Tensor]]] = {}
 
     def backward(
@@ -110,7 +110,10 @@ class ObjectivesStep(Step):
     ) -> dict[str, float]:
         """`Levels.add` for each batch; `Levels.finish` where an update follows, and its report."""
         if not self._open:
-            self.levels.start()
+            self._epoch = moment.epoch
+            self.levels.start(
+                self._epoch, {name: len(parts) // self.levels.n_batches(name) for name, parts in batch.items()}
+            )
         for name, several in batch.items():
             self._found[name] = []
             for i, part in enumerate(several):
@@ -121,7 +124,7 @@ class ObjectivesStep(Step):
         self._open = not moment.closes_update
         if self._open:
             return {}
-        report = self.levels.finish(moment.epoch)
+        report = self.levels.finish(self._epoch)
         kept = ("grad_norm_", "weight_", "contribution_", "scale_", "cosine_", "n_deciding")
         return {k: v for k, v in report.items() if k.startswith(kept) and math.isfinite(v)}
 

@@ -12,7 +12,7 @@ from bilevel.espnet.launch import stats_options, training_options
 
 _STEP = ("grad_norm_lower", "grad_norm", "clip", "skipped", "passes")
 _OBJECTIVE = ("acc", "feature_std", "loss_anchor", "loss_enhanced", "agreement")
-_LABELS = ("label_perplexity", "enhanced_perplexity", "enhanced_entropy")
+_LABELS = ("label_perplexity", "enhanced_perplexity", "enhanced_entropy", "noise_flips")
 _TRAIN_CURVES = {"ssl_loss": "train_lower_loss", "optim0_lr0": "lr"} | {
     name: name for name in (*_STEP, *(f"ssl_{signal}" for signal in (*_OBJECTIVE, *_LABELS)))
 }

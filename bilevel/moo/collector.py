@@ -21,8 +21,10 @@ class Collector:
     `.grad` is touched by `combine` alone, which adds to it: sum_m w_m g_m for shared parameters, the own, unweighted
     gradient for heads. Rows are float32 (float64 for such parameters), without the loss scale.
 
-    With `chosen` tensors, rows are of those alone: the graphs are kept, and `combine` makes one backward pass of the
-    weighted sum for all other shared tensors. They are trained like the chosen ones; none is left without an update.
+    With chosen tensors (`choose`), rows are of those alone: the graphs are kept, and `combine` makes one backward pass
+    of the weighted sum for all other shared tensors. They are trained like the chosen ones; none is left without an
+    update. Where the weights are known before the step (`commit`), each `add` weighs the rest of its gradient at once:
+    one graph at a time again, and as many passes as the sum has.
 
     **Several processes.** Hand in the model itself, not its DistributedDataParallel, whose hooks these passes do not
     call. `reduce` averages the rows over processes, not the Gramians: products of rows that are not averaged yet
@@ -64,11 +66,39 @@ class Collector:
         self.losses: dict[int, list[Tensor]] = {}
         self._graphs: list[tuple[int, int, Tensor]] = []
         self._scale: Callable[[Tensor], Tensor] | None = None
+        self._shares: dict[int, float] | None = None  # after `commit`: what one `add` of an objective counts
+        self._expected: Mapping[int, int] = {}
+        self._direction: Rows = []  # after `commit`: of the tensors that are not held
+        self._ratio = 1.0  # number of `add` over the expected one
         self.n_passes = 0
 
     def choose(self, tensors: Sequence[int]) -> None:
         """Hold gradients of these tensors alone, until `clear`. Before the first `add`."""
         self.held = sorted(tensors)
+
+    def commit(
+        self,
+        tensors: Sequence[int],
+        weights: Mapping[int, float],
+        counts: Mapping[int, int],
+        n_batches: Mapping[int, int],
+    ) -> None:
+        """Hold gradients of these tensors alone, and weigh the rest of each when it is found, until `clear`.
+
+        The mean over micro-batches needs their number when the first one comes, so it is given here. Before the first
+        `add`.
+
+        Args:
+            tensors: Indices of the tensors to hold.
+            weights: Objective's index -> weight; `combine` must have the same.
+            counts: Objective's index -> number of `add` for each of its batches, in all processes together, or numbers
+                in that proportion; an objective that is not named is absent.
+            n_batches: Objective's index -> number of independent batches.
+        """
+        self.choose(tensors)
+        self._direction = [None] * (len(self.shared) - len(self.held))
+        self._expected = {m: n for m, n in counts.items() if n}
+        self._shares = {m: weights[m] / (n_batches[m] * n) for m, n in self._expected.items()}
 
     def add(
         self,
@@ -88,14 +118,21 @@ class Collector:
             retain_graph: Keep the graph, as for several losses of one forward pass (all but the last).
 
         Raises:
-            ValueError: An unknown objective.
+            ValueError: An unknown objective, or one that `commit` took for absent.
         """
         check_known("objective", [objective], self.objectives)
         m = self.objectives.index(objective)
-        partial = len(self.held) < len(self.shared)
+        if self._shares is not None and m not in self._shares:
+            raise ValueError(
+                f"objective {objective}: found a loss, expected none by the counts that the step began with"
+            )
+        partial = self._shares is None and len(self.held) < len(self.shared)
         params = [self.shared[t] for t in self.held] + self.heads[objective]
-        found = _gradients(scale_loss(loss), params, retain_graph or partial)
-        new = [None if g is None else _exact(g) for g in found]
+        rest = [] if self._shares is None else self._rest()
+        found = _gradients(scale_loss(loss), params + rest, retain_graph or partial)
+        if self._shares is not None:
+            self._absorb(self._shares[m], found[len(params) :])
+        new = [None if g is None else _exact(g) for g in found[: len(params)]]
         key = (m, batch)
         old = self.rows.get(key)
         self.rows[key] = new if old is None else [_sum(a, b) for a, b in zip(old, new, strict=True)]
@@ -106,6 +143,21 @@ class Collector:
         if partial:
             self._graphs.append((m, batch, loss))
 
+    def _rest(self) -> list[Parameter]:
+        """Shared parameters that are not held."""
+        held = set(self.held)
+        return [p for i, p in enumerate(self.shared) if i not in held]
+
+    def _absorb(self, share: float, found: Rows) -> None:
+        """Add a gradient by the tensors that are not held to their direction."""
+        for t, g in enumerate(found):
+            total = self._direction[t]
+            if g is not None and total is None:
+                exact = _exact(g)
+                self._direction[t] = share * exact if share != 0 else torch.zeros_like(exact)
+            elif g is not None and share != 0:  # 0 * inf is nan, as in `combine`
+                total.add_(g, alpha=share)
+
     def reduce(self, n_batches: Mapping[int, int] | None = None) -> None:
         """Sums of micro-batches become means, over processes as well. Once a step, after all `add`.
 
@@ -113,7 +165,7 @@ class Collector:
             n_batches: Objective's index -> number of independent batches; 1 when None.
 
         Raises:
-            ValueError: An objective has data for some of its batches only.
+            ValueError: An objective has data for some of its batches only, or other counts than `commit` was told.
         """
         expected = {m: (n_batches or {}).get(m, 1) for m in range(len(self.objectives))}
         keys = [(m, b) for m, n in expected.items() for b in range(n)]
@@ -140,6 +192,8 @@ class Collector:
                 raise ValueError(
                     f"objective {self.objectives[m]}: some of its {n} batches are missing; expected all or none"
                 )
+        if self._shares is not None and self.counts:
+            self._check_counts(expected)
         for key in self.counts:
             if _n_processes() > 1:
                 params = [self.shared[t] for t in self.held] + self.heads[self.objectives[key[0]]]
@@ -149,6 +203,20 @@ class Collector:
                 self.rows[key] = [None if g is None else share * g for g in self.rows[key]]
         self.n_batches = {m: n for m, n in expected.items() if (m, 0) in self.counts}
         self.means = {m: sums[m] / sum(self.counts[m, b] for b in range(n)) for m, n in self.n_batches.items()}
+
+    def _check_counts(self, n_batches: Mapping[int, int]) -> None:
+        """Find by what `_direction` is too long; objectives without weight are not in it."""
+        counting = [m for m, share in self._shares.items() if share != 0]
+        ratios = {self.counts.get((m, b), 0) / self._expected[m] for m in counting for b in range(n_batches[m])}
+        if len(ratios) > 1 or ratios == {0.0}:
+            found = {self.objectives[m]: self.counts.get((m, 0), 0) for m in counting}
+            expected = {self.objectives[m]: self._expected[m] for m in counting}
+            raise ValueError(
+                f"losses of each objective in this step: found {found}, expected {expected} or a multiple of it, as "
+                "weights are applied before all losses are known; give `Levels.start` the counts, or set delayed: false"
+            )
+        if ratios:
+            self._ratio = ratios.pop()
 
     def present(self) -> list[int]:
         """Indices of the objectives that have data in this step, in any process."""
@@ -221,13 +289,17 @@ class Collector:
                 g = self._mean(m, h)
                 if g is not None:
                     _add(p, self.factor * g)  # always a new tensor: two of autograd's may be one
-        if len(self.held) < len(self.shared):
-            self._combine_rest(lam)
+        rest = self._rest()
+        if rest:
+            found = self._weighted_pass(lam, rest) if self._shares is None else self._direction
+            if _n_processes() > 1:
+                found = _summed(found, rest)
+            for p, g in zip(rest, found, strict=True):
+                if g is not None:
+                    _add(p, g if self._ratio == 1 else g / self._ratio)
 
-    def _combine_rest(self, lam: Mapping[int, float]) -> None:
+    def _weighted_pass(self, lam: Mapping[int, float], rest: Sequence[Parameter]) -> Rows:
         """One backward pass of the weighted sum, for the shared tensors that are not held."""
-        held = set(self.held)
-        rest = [p for i, p in enumerate(self.shared) if i not in held]
         terms = [
             lam[m] / (self.n_batches[m] * self.counts[m, batch]) * loss
             for m, batch, loss in self._graphs
@@ -237,11 +309,7 @@ class Collector:
         if terms:
             found = _gradients(self._scale(sum(terms[1:], terms[0])), rest, False)
             self.n_passes += 1
-        if _n_processes() > 1:
-            found = _summed(found, rest)
-        for p, g in zip(rest, found, strict=True):
-            if g is not None:
-                _add(p, g)
+        return found
 
 
 def _gradients(loss: Tensor, params: Sequence[Parameter], retain_graph: bool) -> Rows:
@@ -268,6 +336,15 @@ def _add(p: Parameter, g: Tensor) -> None:
     if p.requires_grad:
         step = g.detach().to(p.dtype)
         p.grad = step if p.grad is None else p.grad + step
+
+
+def over_processes(counts: Sequence[int], device: torch.device) -> list[int]:
+    """Sums of whole numbers over processes; every process must call it."""
+    if _n_processes() == 1:
+        return list(counts)
+    together = torch.tensor(counts, dtype=torch.int64, device=device)
+    torch.distributed.all_reduce(together)
+    return together.tolist()
 
 
 def _n_processes() -> int:

@@ -51,10 +51,15 @@ class Selection:
 
     Every `every` steps all gradients are found, and the cosine of each pair of objectives in each unit; a unit is
     chosen when the mean over pairs is below the threshold. Until the next such step, gradients of single objectives
-    are found for the chosen tensors alone and one weighted backward pass does the rest. Where nothing conflicts, all
-    tensors decide.
+    are held for the chosen tensors alone. Where nothing conflicts, all tensors decide.
 
-    Units late in the model save time; the backward pass to early ones runs through all later layers anyway.
+    How the other tensors get their share of the direction in between:
+
+    * `delayed` false: passes for single objectives end at the earliest chosen tensor, and one weighted backward pass
+      does the rest, through the graphs of all objectives, which are kept for it. Units late in the model save time;
+      the pass to early ones runs through all later layers anyway.
+    * `delayed` true: each objective has one whole backward pass, weighted by the lam of the step before, and its graph
+      is freed. That is the cost of training on the sum, and the memory of it but for the rows of the chosen tensors.
 
     Args:
         names: Names of the shared tensors.
@@ -62,12 +67,14 @@ class Selection:
         every: Steps from one detection to the next.
         granularity: "tensor" (released code) or "block" (the paper's "layers").
         max_share: Of the units; of more below the threshold, the ones with the lowest cosine are taken.
+        delayed: Between detections, use the weights of the step before.
 
     References:
         Objective Soups, arXiv 2508.09228 (efficient MSP).
     Deviations:
         The released code detects in every step, which saves nothing, and gives the tensors that are not chosen no
-        update at all. The text takes the chosen layers for the weights; so does this. `every` is not documented.
+        update at all. The text takes the chosen layers for the weights; so does this. `every` is not documented, and
+        `delayed` is ours.
     """
 
     def __init__(
@@ -77,11 +84,12 @@ class Selection:
         every: int = 100,
         granularity: str = "tensor",
         max_share: float = 1.0,
+        delayed: bool = False,
     ) -> None:
         if every < 1 or not 0 < max_share <= 1:
             raise ValueError(f"every {every}, max_share {max_share}: expected every >= 1 and 0 < max_share <= 1")
         self.names, self.units = list(names), group(names, granularity)
-        self.threshold, self.every, self.max_share = threshold, every, max_share
+        self.threshold, self.every, self.max_share, self.delayed = threshold, every, max_share, delayed
         self.reset()
 
     @property

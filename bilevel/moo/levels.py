@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from bilevel.moo.collector import Collector
+from bilevel.moo.collector import Collector, over_processes
 from bilevel.moo.conflict import ConflictMonitor
 from bilevel.moo.layers import Selection, pairwise
 from bilevel.moo.normalise import Normaliser
 from bilevel.moo.schedule import Schedule
-from bilevel.moo.weighting import ObjectiveWeighting, build, check_keys, check_known
+from bilevel.moo.weighting import FLOAT, ObjectiveWeighting, build, check_keys, check_known
 
 
 class Level:
@@ -50,6 +50,8 @@ class Level:
         by = normalise or ("running" if self.weighting.scale_sensitive else "none")
         self.normaliser = Normaliser(len(self.objectives), by)
         self.schedule = Schedule(scale, per)
+        self.lam = torch.full((len(self.objectives),), 1 / len(self.objectives), dtype=FLOAT)
+        self.last = list(range(len(self.objectives)))  # places of the objectives that were in the last step
 
     def weights(self, gramian: Tensor, cross: Tensor, losses: Tensor, local: list[int]) -> Tensor:
         """What each gradient counts: (m,). Gramians (m, m) of the objectives `local` that are present."""
@@ -57,7 +59,36 @@ class Level:
         norms = gramian.diagonal().clamp(min=0).sqrt()
         scales = self.normaliser.scales(norms, losses, present)
         seen = (cross if self.weighting.n_batches == 2 else gramian) / scales[:, None] / scales
-        return self.normaliser.weights(self.weighting.weights(seen, losses, local), scales)
+        found = self.normaliser.weights(self.weighting.weights(seen, losses, local), scales)
+        self.lam[local], self.last = found, list(local)
+        return found
+
+    def ahead(self, local: list[int]) -> Tensor:
+        """Weights (m,) before any gradient of the step is known: those of the last step.
+
+        Weightings that need nothing have theirs already. Otherwise, where other objectives are present than in the
+        last step, the weights that each of them had last (1 / M where it had none) are scaled to the sum of the last
+        step's; negative ones count as zero then, and all are equal where none is left.
+        """
+        m = len(local)
+        if self.weighting.needs == "nothing" and self.normaliser.by == "none":
+            return self.weighting.weights(torch.zeros(m, m), None, local)
+        if local == self.last:
+            return self.lam[local]
+        total, found = self.lam[self.last].sum(), self.lam[local].clamp(min=0)
+        return found * (total / found.sum()) if found.sum() > 0 else torch.full_like(found, float(total) / m)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the weighting and of the normaliser, and the last weights."""
+        parts = {"weighting": self.weighting.state_dict(), "normaliser": self.normaliser.state_dict()}
+        return parts | {"lam": self.lam.clone(), "last": list(self.last)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore."""
+        check_keys(self, state, ("weighting", "normaliser", "lam", "last"))
+        self.weighting.load_state_dict(state["weighting"])
+        self.normaliser.load_state_dict(state["normaliser"])
+        self.lam, self.last = state["lam"].to("cpu", copy=True), list(state["last"])
 
 
 class Levels:
@@ -67,13 +98,19 @@ class Levels:
     plain sum and two-stage training are lists of levels (doc/moo.md). There is no inner loop: a lower level is a
     penalty, whose constant minimum has no gradient.
 
-        levels.start()
+        levels.start(epoch)
         for name, batch in batches: levels.add(name, loss_of(name, batch))    # forward, backward, free
         report = levels.finish(epoch)                                         # weights, .grad
         optimizer.step()
 
     or `backward`, which does all of it. With two batches an objective (`n_batches`), `add` takes `batch=0` and
     `batch=1`.
+
+    **Delayed weights** (`selection: {delayed: true}`, see `layers.Selection`). Between detections lam is that of the
+    step before, so that a gradient is weighed when it is found and its graph is freed; eta is of now. The weighting
+    sees the rows of the chosen tensors and makes the lam of the next step. Weightings that need nothing (mean, static)
+    are not late, and famo, whose weights follow the losses, is by one step like the others. A step of which all rows
+    are held, such as a detection, has weights of its own.
 
     Args:
         shared: Parameters of the encoder by name.
@@ -121,6 +158,8 @@ class Levels:
             raise ValueError("selection of layers with a weighting that follows whole gradients (moco): expected modo")
         self._batches = {objectives.index(n): lv.weighting.n_batches for lv in self.levels for n in lv.objectives}
         self._present: list[int] = []
+        self._ahead: dict[int, float] | None = None  # weights that the step began with; None when they are its own
+        self._scales: dict[str, float] = {}
 
     def n_batches(self, objective: str) -> int:
         """How many independent batches an objective takes in each step."""
@@ -140,11 +179,36 @@ class Levels:
         scales = self.scales(epoch)
         return [name for level in self.levels if scales[level.name] > 0 for name in level.objectives]
 
-    def start(self) -> None:
-        """Begin a step."""
-        self.collector.clear()
-        if self.selection is not None and not self.selection.due:
-            self.collector.choose(self.selection.tensors())
+    def start(self, epoch: float = 0.0, counts: Mapping[str, int] | None = None) -> None:
+        """Begin a step.
+
+        Args:
+            epoch: As for `finish`; matters for delayed weights alone, as does the next.
+            counts: Objective -> number of `add` that will follow for each of its batches in this process; leave out
+                those that are absent. None: as many of each objective as of any other.
+        """
+        c, selection, self._ahead = self.collector, self.selection, None
+        c.clear()
+        if selection is None or selection.due:
+            return
+        if selection.delayed and len(selection.tensors()) < len(c.shared):
+            self._commit(epoch, dict.fromkeys(c.objectives, 1) if counts is None else counts)
+        else:
+            c.choose(selection.tensors())
+
+    def _commit(self, epoch: float, counts: Mapping[str, int]) -> None:
+        """Weights of the objectives that will come, before they come."""
+        c = self.collector
+        check_known("objective", counts, c.objectives)
+        together = over_processes([counts.get(name, 0) for name in c.objectives], c.shared[0].device)
+        self._present = [m for m, n in enumerate(together) if n]
+        self._ahead, self._scales = {}, self.scales(epoch)
+        for level in self.levels:
+            local, here = self._of(level)
+            if here:
+                lam = self._scales[level.name] * level.ahead(local)
+                self._ahead |= dict(zip(here, lam.tolist(), strict=True))
+        c.commit(self.selection.tensors(), self._ahead, dict(enumerate(together)), self._batches)
 
     def add(self, objective: str, loss: Tensor, batch: int = 0, **options: Any) -> None:
         """One loss; see `Collector.add`."""
@@ -168,7 +232,7 @@ class Levels:
         Returns:
             See `finish`.
         """
-        self.start()
+        self.start(epoch, {name: int(len(several) > 0) for name, several in batches.items()})
         for name, several in batches.items():
             for i, batch in enumerate(several):
                 self.add(name, losses[name](batch), i, scale_loss=scale_loss)
@@ -184,14 +248,20 @@ class Levels:
             epoch: For the schedules; fractions count with `per: step`.
 
         Returns:
-            For each objective that is present: loss_, grad_norm_ (on the tensors that decide), weight_ (eta lam) and
-            contribution_ (their product). For each level: scale_ (eta) and, with two objectives or more, cosine_ (mean
-            over pairs). passes (backward passes), n_deciding (tensors), finite (1 or 0).
+            For each objective that is present: loss_, grad_norm_ (on the tensors that decide), weight_ (eta lam, as
+            applied) and contribution_ (their product). For each level: scale_ (eta) and, with two objectives or more,
+            cosine_ (mean over pairs). passes (backward passes), n_deciding (tensors), finite (1 or 0).
 
         Raises:
-            ValueError: No objective was added.
+            ValueError: No objective was added; or, with delayed weights, another epoch or other counts than `start`
+                had.
         """
         c = self.collector
+        if self._ahead is not None and self.scales(epoch) != self._scales:
+            raise ValueError(
+                f"scales {self.scales(epoch)} at epoch {epoch}, but the step began with {self._scales}: expected the "
+                "same epoch in `start` as in `finish`, for delayed weights are applied in between"
+            )
         c.reduce(self._batches)
         self._present = c.present()
         if not self._present:
@@ -221,6 +291,7 @@ class Levels:
             weights |= dict(zip(here, (eta * lam).tolist(), strict=True))
             if len(here) > 1:
                 found[f"cosine_{level.name}"] = float(pairwise(gramian[here][:, here]).nanmean())
+        weights = weights if self._ahead is None else self._ahead
         c.combine(torch.tensor([weights[m] for m in self._present], dtype=torch.float64))
         for m in self._present:
             name, norm = c.objectives[m], math.sqrt(max(float(gramian[m, m]), 0.0)) if finite else math.nan
@@ -272,10 +343,7 @@ class Levels:
 
     def state_dict(self) -> dict[str, Any]:
         """State of all levels, of the selection and of the monitor."""
-        levels = {
-            level.name: {"weighting": level.weighting.state_dict(), "normaliser": level.normaliser.state_dict()}
-            for level in self.levels
-        }
+        levels = {level.name: level.state_dict() for level in self.levels}
         parts = {"selection": self.selection, "monitor": self.monitor}
         return {"levels": levels} | {k: None if part is None else part.state_dict() for k, part in parts.items()}
 
@@ -288,8 +356,7 @@ class Levels:
         check_keys(self, state, ("levels", "selection", "monitor"))
         check_keys(self, state["levels"], [level.name for level in self.levels])
         for level in self.levels:
-            level.weighting.load_state_dict(state["levels"][level.name]["weighting"])
-            level.normaliser.load_state_dict(state["levels"][level.name]["normaliser"])
+            level.load_state_dict(state["levels"][level.name])
         for name, part in (("selection", self.selection), ("monitor", self.monitor)):
             if (part is None) != (state[name] is None):
                 raise ValueError(

@@ -217,6 +217,15 @@ def test_an_interrupted_run_equals_a_straight_one(run, trained, monkeypatch, tmp
     assert (trained / "conflict.json").read_text() == (resumed / "conflict.json").read_text()
 
 
+def test_layers_that_decide_may_be_chosen_late_and_cost_no_passes(run, trained):
+    """The set of layers is found in every second step; weights in between are those of the step before."""
+    chosen = {"every": 2, "threshold": 0.5, "max_share": 0.25, "delayed": True}
+    rows = curves(run(VC, moo={"selection": chosen}))
+    assert [row["passes"] for row in rows] == [row["passes"] for row in curves(trained)]
+    assert rows[0]["n_deciding"] < curves(trained)[0]["n_deciding"]
+    assert all(row["weight_asr_aa"] > 0 for row in rows)
+
+
 def test_two_stages_train_one_after_the_other(run):
     """Round(0.34 * 3) = 1: heads of recognition stay as they are in the first epoch, that of codes in the others."""
     exp_dir = run(TWO_STAGE, keep_nbest_models=3, optim_conf={"lr": 0.003, "weight_decay": 0.0})

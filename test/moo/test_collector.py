@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from moo_kit import fill, new, process
@@ -137,6 +140,103 @@ def test_chosen_tensors_change_the_cost_but_not_the_gradient(make, n):
     assert other.n_forward == 3 * n
     assert other.n_backward == 3 * n  # one pass, through the graph of each forward pass once
     assert collector.n_passes == 3 * n + 1
+
+
+LAM = {0: 0.2, 1: 0.5, 2: 0.3}
+WEIGHTS = torch.tensor(list(LAM.values()), dtype=torch.float64)
+
+
+def committed(model, n=1, counts=None, weights=LAM):
+    """A collector that knows the weights beforehand and holds the last block."""
+    collector = new(model)
+    chosen = [i for i, name in enumerate(model.shared()) if name.startswith("blocks.2.")]
+    collector.commit(chosen, weights, counts or dict.fromkeys(LAM, 1), dict.fromkeys(LAM, n))
+    return collector
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_with_weights_known_beforehand_all_of_a_gradient_counts_at_once(make, n):
+    model, other = make(), make()
+    whole = fill(model, new(model), model.batches(n))
+    whole.combine(WEIGHTS)
+    for p in other.parameters():
+        p.grad = torch.ones_like(p)
+    collector = fill(other, committed(other, n), other.batches(n))
+    torch.testing.assert_close(collector.gramians(), whole.gramians()[collector.held])
+    torch.testing.assert_close(collector.gramians(cross=n == 2), whole.gramians(cross=n == 2)[collector.held])
+    collector.combine(WEIGHTS)
+    torch.testing.assert_close(other.grad(), model.grad() + 1)
+    torch.testing.assert_close(other.grad(shared=False), model.grad(shared=False) + 1)
+    assert other.n_forward == other.n_backward == collector.n_passes == 3 * n  # as the sum
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["chosen", "committed"])
+def test_with_weights_known_beforehand_no_graph_outlives_its_pass(model, keeps):
+    class Saved:
+        def __init__(self, x):
+            self.x = x
+
+    saved = []
+
+    def pack(x):
+        kept = Saved(x)
+        saved.append(weakref.ref(kept))
+        return kept
+
+    collector = committed(model)
+    if keeps:
+        collector.clear()
+        collector.choose([4, 5])
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.x):
+        for name, (x,) in model.batches().items():
+            collector.add(name, model.loss(name, x))
+            gc.collect()
+            assert any(ref() is not None for ref in saved) == keeps
+    assert len(saved) > 3
+
+
+def test_with_weights_known_beforehand_micro_batches_are_averaged(make):
+    model, other = make(), make()
+    batches = model.batches(3)
+    batches["st"] = batches["st"][:1]
+    expected = WEIGHTS @ model.jacobian(batches)
+    for counts in ({0: 3, 1: 1, 2: 3}, {0: 6, 1: 2, 2: 6}):  # the proportion matters
+        other.zero_grad()
+        collector = committed(other, counts=counts)
+        for name, xs in batches.items():
+            for x in xs:
+                collector.add(name, other.loss(name, x), scale_loss=lambda loss: 8 * loss)
+        collector.reduce()
+        collector.combine(WEIGHTS)
+        torch.testing.assert_close(other.grad(), 8 * expected)
+        heads = torch.cat([g.reshape(-1) for n, b in batches.items() for g in model.gradient(n, *b)[1]])
+        torch.testing.assert_close(other.grad(shared=False), 8 * heads)
+
+
+def test_other_counts_than_the_step_began_with_are_refused(model):
+    batches = model.batches()
+    collector = committed(model, counts={0: 1, 2: 1})
+    with pytest.raises(ValueError, match="objective st: found a loss, expected none"):
+        collector.add("st", model.loss("st", *batches["st"]))
+    collector.add("asr", model.loss("asr", *batches["asr"]))
+    with pytest.raises(ValueError, match=r"found {'asr': 1, 'ssl': 0}, expected {'asr': 1, 'ssl': 1}.*delayed: false"):
+        collector.reduce()
+
+
+def test_what_has_no_weight_beforehand_may_be_absent_or_infinite(make):
+    model, other = make(), make()
+    batches = model.batches()
+    fill(model, new(model), batches).combine(torch.tensor([1.0, 0.0, 2.0]))
+    for last in (None, 0.0, float("inf")):
+        other.zero_grad()
+        collector = committed(other, weights={0: 1.0, 1: 0.0, 2: 2.0})
+        for name in ("asr", "ssl"):
+            collector.add(name, other.loss(name, *batches[name]))
+        if last is not None:
+            collector.add("st", last * other.loss("st", *batches["st"]))
+        collector.reduce()
+        collector.combine(torch.tensor([1.0, 2.0] if last is None else [1.0, 0.0, 2.0]))
+        assert torch.equal(other.grad(), model.grad())
 
 
 def test_an_absent_objective_has_zeros_and_no_weight(model):

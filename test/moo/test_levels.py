@@ -184,14 +184,15 @@ def test_famo_hears_of_the_losses_after_the_step(model):
     assert second["weight_st"] > first["weight_st"]
 
 
+@pytest.mark.parametrize("delayed", [False, True], ids=["", "delayed"])
 @pytest.mark.parametrize("weighting", [n for n in names() if n != "torchjd"])
-def test_a_resumed_run_continues_bit_by_bit(make, weighting, tmp_path):
+def test_a_resumed_run_continues_bit_by_bit(make, weighting, delayed, tmp_path):
     straight, resumed = make(), make()
     levels = [
         {"name": "one", "objectives": ["asr", "st"], "weighting": weighting},
         {"name": "two", "objectives": ["ssl"], "scale": [[0, 0], [4, 1]]},
     ]
-    selection = None if weighting == "moco" else SELECTION
+    selection = None if weighting == "moco" else SELECTION | {"delayed": delayed}
     a, b = (new(m, levels, selection=selection, monitor={"every": 2}) for m in (straight, resumed))
 
     def run(model, built, seeds):
