@@ -10,6 +10,18 @@ from torch import Tensor
 Batch = dict[str, Any]
 
 
+def global_mean(loss: Tensor, stats: dict[str, Any], weight: Tensor) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """ESPnet's triple of this process's batch -> that of the batch of all processes.
+
+    The loss is this process's share of the weighted mean, times the number of processes, because their gradients are
+    averaged afterwards.
+    """
+    share = weight.to(loss.dtype)
+    stats, weight = recursive_average(stats, weight, True)
+    total = weight.to(loss.dtype).clamp(min=1)
+    return (loss * share).sum() / total * torch.distributed.get_world_size(), stats, weight
+
+
 class Levels:
     """`bilevel.optim.problem.Problem` of a model with `upper_params`, `lower_params`, `ssl` and `forward(level=...)`.
 
@@ -54,11 +66,7 @@ class Levels:
             loss, stats, weight = self.model(level=level, **inputs)
         stats = {name: value for name, value in stats.items() if value is not None}
         if self.distributed:
-            # Weighted mean over processes; times world size because gradients are divided by it afterwards.
-            share = weight.to(loss.dtype)
-            stats, weight = recursive_average(stats, weight, True)
-            total = weight.to(loss.dtype).clamp(min=1)
-            loss = (loss * share).sum() / total * torch.distributed.get_world_size()
+            loss, stats, weight = global_mean(loss, stats, weight)
         self._found.setdefault(id(batch), (stats, weight))
         return loss.squeeze()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bilevel.data.files import atomic_path
 from bilevel.espnet.checkpoint import load_state, save_state
+from bilevel.espnet.levels import global_mean
 from bilevel.espnet.moo_data import SSL
 from bilevel.espnet.moo_model import MultiObjectiveModel
 from bilevel.espnet.options import BilevelTrainerOptions
@@ -94,11 +95,17 @@ class ObjectivesStep(Step):
         options: Of the trainer.
         model: The model, in DDP where there are several processes; its hooks are not used, as `Levels` averages.
         autocast: Makes the context of mixed precision.
+        distributed: Whether there are several processes.
     """
 
     def __init__(
-        self, options: MultiObjectiveTrainerOptions, model: torch.nn.Module, autocast: Callable[[], Any]
+        self,
+        options: MultiObjectiveTrainerOptions,
+        model: torch.nn.Module,
+        autocast: Callable[[], Any],
+        distributed: bool,
     ) -> None:
+        self.distributed = distributed
         self.model = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
         self.levels = build_levels(self.model, options.moo_conf, options.max_epoch)
         self.autocast, self.health = autocast, options.health
@@ -119,6 +126,8 @@ class ObjectivesStep(Step):
             for i, part in enumerate(several):
                 with self.autocast():
                     loss, stats, weight = self.model(objective=name, **part)
+                if self.distributed:
+                    loss, stats, weight = global_mean(loss, stats, weight)
                 self.levels.add(name, loss.squeeze(), i % self.levels.n_batches(name), scale_loss=scale_loss)
                 self._found[name].append((stats, weight))
         self._open = not moment.closes_update
@@ -193,4 +202,4 @@ class MultiObjectiveTrainer(BilevelTrainer):
         distributed: bool,
     ) -> Step:
         """A step on several objectives."""
-        return ObjectivesStep(options, model, autocast)
+        return ObjectivesStep(options, model, autocast, distributed)

@@ -153,14 +153,15 @@ class Kit:
         return found
 
     def epoch(
-        self, model, steps, args, optimizer, scheduler=None, scaler=None, epoch=1, reporter=None, distributed=None
-    ) -> tuple[bool, Reporter]:
-        """One epoch of BilevelTrainer over ready batches."""
+        self, model, steps, args, optimizer, scheduler=None, scaler=None, epoch=1, reporter=None, distributed=None,
+        trainer=BilevelTrainer,
+    ) -> tuple[bool, Reporter]:  # fmt: skip
+        """One epoch of a trainer over ready batches."""
         reporter = reporter or Reporter()
         reporter.set_epoch(epoch)
         Path(args.output_dir).mkdir(exist_ok=True)  # for the state of the solver
         with reporter.observe("train") as sub_reporter:
-            all_skipped = BilevelTrainer.train_one_epoch(
+            all_skipped = trainer.train_one_epoch(
                 model=model,
                 iterator=steps,
                 optimizers=[optimizer],
@@ -168,7 +169,7 @@ class Kit:
                 scaler=scaler,
                 reporter=sub_reporter,
                 summary_writer=None,
-                options=BilevelTrainer.build_options(args),
+                options=trainer.build_options(args),
                 distributed_option=distributed or DistributedOption(),
             )
         return all_skipped, reporter

@@ -1,6 +1,7 @@
 """Trains the same in one process, then in two, with and without ESPnet's main; run by test_distributed: FOLDER."""
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sys
@@ -8,10 +9,14 @@ from pathlib import Path
 
 import torch
 import yaml
-from asr_kit import CONFIG, Corpus, Kit, Recorder, snapshot
+from asr_kit import CONFIG, TOKENS, Corpus, Kit, Recorder, snapshot
 from espnet2.train.distributed_utils import DistributedOption
 
 from bilevel.espnet import commands, record
+from bilevel.espnet.moo_model import MultiObjectiveModel
+from bilevel.espnet.moo_step import MultiObjectiveTrainer
+from bilevel.espnet.moo_task import build_head, head_conf
+from bilevel.espnet.parts import Parts
 from bilevel.espnet.ssl_model import BilevelSSLModel
 
 BATCHES = [
@@ -62,6 +67,33 @@ def pretrain(kit: Kit, rank: int, world: int, out: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+def objectives(kit: Kit, rank: int, world: int, out: Path) -> None:
+    """Three steps on recognition, translation and self-supervision, weighed by MoDo; each process has its share."""
+    args = kit.plan(0, 1, 3, grad_clip=1.0, train_dtype="float64")
+    supervised = {"name": "supervised", "objectives": ["asr_aa", "st_aa_xx"], "weighting": "modo"}
+    args.moo_conf = {"levels": [supervised, {"name": "codes", "objectives": ["ssl"], "scale": 0.5}]}
+    asr = kit.model()
+    decoder = {"attention_heads": 2, "linear_units": 16, "num_blocks": 1, "dropout_rate": 0.0}
+    decoder |= {f"{name}_dropout_rate": 0.0 for name in ("positional", "self_attention", "src_attention")}
+    confs = {"asr": {"model_conf": {"ctc_weight": 1.0}}}
+    confs["st"] = {"model_conf": {"ctc_weight": 0.0}, "decoder": "transformer", "decoder_conf": decoder}
+    heads = {name: build_head(list(TOKENS), 16, head_conf(confs, name)) for name in ("asr_aa", "st_aa_xx")}
+    parts = Parts(asr.frontend, asr.normalize, None, asr.encoder, None)
+    model = MultiObjectiveModel(parts, None, heads, "bestrq", CONFIG["model_conf"]["ssl_conf"]).double()
+    wrapped, option = distribute(model, rank, world, out.parent / "rendezvous_moo")
+    labelled = [kit.corpus.upper(upper[rank::world]) for upper, _ in BATCHES]
+    batch = {"asr_aa": labelled, "st_aa_xx": labelled[::-1], "ssl": [kit.corpus.lower(BATCHES[0][1][rank::world])]}
+    double = {k: [part | {"speech": part["speech"].double()} for part in parts] for k, parts in batch.items()}
+    recorder = Recorder(model, lr=0.1)
+    steps = [([], double)] * 3
+    _, reporter = kit.epoch(wrapped, steps, args, recorder, distributed=option, trainer=MultiObjectiveTrainer)
+    names = ("loss_asr_aa", "loss_st_aa_xx", "loss_ssl", "grad_norm", "weight_asr_aa", "cosine_supervised", "passes")
+    stats = {name: float(reporter.get_value("train", name)) for name in names}
+    torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats}, out)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
 def distribute(model: torch.nn.Module, rank: int, world: int, rendezvous: Path):
     """The model in DDP where there are several processes, and ESPnet's option that says so."""
     option = DistributedOption(distributed=world > 1, dist_world_size=world, dist_rank=rank, dist_backend="gloo")
@@ -93,8 +125,9 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     kit = Kit(Corpus(folder))
     context = multiprocessing.get_context("fork")  # espnet2 is imported once
-    for target, world in ((train, 1), (train, 2), (pretrain, 1), (pretrain, 2), (train_main, 1), (train_main, 2)):
-        outs = [folder / f"{'ssl_' if target is pretrain else ''}{r}of{world}.pth" for r in range(world)]
+    prefixes = {train: "", pretrain: "ssl_", objectives: "moo_", train_main: "main_"}
+    for target, world in itertools.product(prefixes, (1, 2)):
+        outs = [folder / f"{prefixes[target]}{r}of{world}.pth" for r in range(world)]
         jobs = [context.Process(target=target, args=(kit, r, world, out)) for r, out in enumerate(outs)]
         for job in jobs:
             job.start()

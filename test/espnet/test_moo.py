@@ -147,7 +147,7 @@ def test_an_exported_objective_is_an_espnet_model_with_the_same_loss(trained, mo
 def test_a_step_on_the_mean_is_the_mean_gradient_and_heads_get_their_own(model, batch):
     options = argparse.Namespace(moo_conf={"levels": [ALL]}, max_epoch=1, health=None)
     model.eval()  # the decoder's dropout
-    step = ObjectivesStep(options, model, torch.enable_grad)
+    step = ObjectivesStep(options, model, torch.enable_grad, distributed=False)
     moment = argparse.Namespace(epoch=0.0, closes_update=True)
     report = step.backward(batch, moment, lambda loss: loss)
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -170,7 +170,7 @@ def test_micro_batches_of_one_update_are_their_mean(model, batch, corpus):
     found = []
     for parts in ([batch, other], [{name: batch[name] + other[name] for name in batch}]):
         model.eval().zero_grad()
-        step = ObjectivesStep(options, model, torch.enable_grad)
+        step = ObjectivesStep(options, model, torch.enable_grad, distributed=False)
         for i, part in enumerate(parts):
             step.backward(part, argparse.Namespace(epoch=0.0, closes_update=i == len(parts) - 1), lambda loss: loss)
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
