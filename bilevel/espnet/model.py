@@ -86,7 +86,7 @@ class BilevelASRModel(ESPnetASRModel):
             stats |= force_gatherable({"wer_ctc": self._wer_ctc}, speech.device)
         if not self.loss_per_token:
             return loss, stats, n_utterances
-        factor = (n_utterances / n_tokens).to(loss)
+        factor = n_utterances.to(loss) / n_tokens.to(loss)  # a ratio of integers would be single precision
         stats |= {k: v * factor for k, v in stats.items() if k.startswith("loss") and v is not None}
         return loss * factor, stats, n_tokens.to(n_utterances)
 

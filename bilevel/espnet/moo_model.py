@@ -87,7 +87,7 @@ class MultiObjectiveModel(AbsESPnetModel):
         states, state_lens = encode_features(self, feats, lens)
         loss, stats, n_utterances = self.heads[objective](states, state_lens, batch["text"], batch["text_lengths"])
         n_tokens = batch["text_lengths"].sum().view(1).to(n_utterances)
-        loss = loss * (n_utterances / n_tokens).to(loss)  # ESPnet's is per utterance: long ones would weigh more
+        loss = loss * n_utterances.to(loss) / n_tokens.to(loss)  # ESPnet's is per utterance: long ones would weigh more
         found = {f"{k}_{objective}": stats[k] for k in _STATS if stats.get(k) is not None}
         found[f"loss_{objective}"] = loss.detach()
         if not self.training:
