@@ -39,6 +39,7 @@ freeze_encoder=false            # true: they keep its weights, the head alone is
 asr_config=                     # what differs from train_asr.yaml: files of yours, the recipe, the template; later wins
 inference_config=decode_greedy  # yaml of the recipe or of the template
 inference_model=valid.cer_ctc.ave.pth
+metrics="wer cer"               # what sets are scored by; the first is printed
 train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
 asr_tag=                        # name of the experiment; by default method, configs, tokens, share, train_args and seed
 dumpdir=dump                    # formatted data
@@ -66,6 +67,7 @@ fi
 enter_recipe
 read -r -a tests <<<"${test_sets}"
 read -r -a overrides <<<"${train_args}"
+read -r -a wanted <<<"${metrics}"
 unlabelled=(${unlabelled_set:+--unlabelled_sets "${unlabelled_set}"})
 
 if begins 1 "data directories"; then
@@ -136,7 +138,7 @@ if begins 12 "decode"; then
 fi
 if begins 13 "score and report"; then
     run evaluate --exp_dir "${exp}" --inference_config "${inference_config}" --punctuation "${punctuation}" \
-        --dirs "${decode_dirs[@]}"
+        --metrics "${wanted[@]}" --dirs "${decode_dirs[@]}"
     run report "${expdir}"
 fi
 if begins 14 "pack"; then
