@@ -34,9 +34,8 @@ _SEEDS = "Lines are means over seeds; bands reach from the least to the greatest
 def page(runs: Sequence[Run], summaries: Sequence[Summary], title: str, baseline: str | None = None) -> str:
     """The whole HTML document; methods are compared with `baseline`, None: the first one there."""
     others = [run for run in runs if run.kind != "pretraining"]
-    parts = [f"{len(methods_of(others))} methods, {len(others)} runs"] if others else []
-    if len(runs) > len(others):
-        parts.append(f"{len(runs) - len(others)} pre-trainings")
+    counts = {"method": len(methods_of(others)), "run": len(others), "pre-training": len(runs) - len(others)}
+    parts = [f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items() if n]
     lead = f"{', '.join(parts)} on {', '.join(sorted({run.corpus for run in runs}))}"
     sections = [
         ("methods", "Results", _results(others, summaries)),
