@@ -64,7 +64,13 @@ def merge_config(args: argparse.Namespace, method_first: bool = False) -> dict[s
         return training_config(files, front_end + args.set)
     from bilevel.espnet.pretrained import adopted
 
-    return training_config([*files, adopted(args.pretrained)], args.set)
+    given, taken = training_config(files, []), adopted(args.pretrained)
+    others = [key for key in taken if given.get(key) != taken[key]]
+    if others:
+        print(
+            f"note: as in {args.pretrained}, not as configured: {', '.join(others)}; overrides still count", flush=True
+        )
+    return training_config([given, taken], args.set)
 
 
 def write_config(merged: dict[str, Any], path: Path) -> Path:

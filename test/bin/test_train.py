@@ -1,9 +1,11 @@
 """Resuming: with the same data and settings, or not at all."""
 
+import argparse
+
 import pytest
 import yaml
 
-from bilevel.bin import train
+from bilevel.bin import _training, train
 from bilevel.data.lock import lock
 from bilevel.espnet import commands
 
@@ -90,3 +92,22 @@ def test_a_folder_in_use_is_refused(run, tmp_path):
     with lock(tmp_path / "exp"), pytest.raises(ValueError, match="exp is in use by process"):
         run()
     assert not run.seen
+
+
+def test_what_an_encoder_brings_along_is_said_and_overrides_come_last(tmp_path, capsys):
+    """Front-end to encoder are those of the pre-training, whatever the configuration says of them."""
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    for name in ("latest.pth", "run.json"):
+        (exp / name).write_text("{}")
+    (exp / "config.yaml").write_text("encoder: conformer\nencoder_conf: {output_size: 8, num_blocks: 2}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "encoder: conformer\nencoder_conf: {output_size: 96, checkpoint_layers: true}\n"
+    )
+    (tmp_path / "supervised.yaml").write_text("solver: penalty\n")
+    args = argparse.Namespace(fs=16000, method="supervised", method_dir=tmp_path, config=[tmp_path / "mine.yaml"])
+    args.set, args.pretrained = ["encoder_conf.num_blocks=3"], exp
+    merged = _training.merge_config(args)
+    assert merged["encoder_conf"] == {"output_size": 8, "num_blocks": 3, "checkpoint_layers": True}
+    assert merged["solver"] == "penalty"
+    assert f"note: as in {exp}, not as configured: encoder_conf" in capsys.readouterr().out
