@@ -36,6 +36,9 @@ class MultiObjectiveTrainerOptions(BilevelTrainerOptions):
     moo_conf: dict[str, Any]
 
 
+_OURS = ("levels", "batches", "weighting", "weighting_conf")
+
+
 def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_epoch: int) -> Levels:
     """The levels of a configuration.
 
@@ -45,7 +48,8 @@ def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_ep
 
     Args:
         model: The model.
-        moo_conf: Arguments of `Levels` but the parameters, and `batches` (`batches_per_step`).
+        moo_conf: Arguments of `Levels` but the parameters; `batches` (`batches_per_step`); `weighting` and
+            `weighting_conf` put another weighting into all levels.
         max_epoch: Length of the training.
 
     Raises:
@@ -59,13 +63,15 @@ def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_ep
             if name in own or (all(name not in p for p in patterns) and _first(name, patterns) is own)
         ]  # fmt: skip
         conf["objectives"] = sorted(fits, key=names.index)
+        if "weighting" in moo_conf:
+            conf |= {"weighting": moo_conf["weighting"], "weighting_conf": moo_conf.get("weighting_conf", {})}
         if conf.get("per") == "training":
             points = conf.get("scale", 1.0)
             conf["per"] = "step"
             conf["scale"] = (
                 points if isinstance(points, int | float) else [[round(x * max_epoch), y] for x, y in points]
             )
-    rest = {key: value for key, value in moo_conf.items() if key not in ("levels", "batches")}
+    rest = {key: value for key, value in moo_conf.items() if key not in _OURS}
     used = [conf for conf in confs if conf["objectives"]]
     return Levels(model.shared_params(), model.head_params(), used, **rest)
 

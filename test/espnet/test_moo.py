@@ -260,6 +260,13 @@ def test_an_objective_is_in_the_level_that_names_it_or_in_the_first_that_fits(mo
         levels(named)
 
 
+def test_one_option_puts_another_weighting_into_all_levels(model):
+    conf = {"levels": copy.deepcopy(VC), "weighting": "cagrad", "weighting_conf": {"c": 0.3}}
+    found = [level.weighting for level in build_levels(model, conf, 8).levels]
+    assert [type(weighting).__module__ for weighting in found] == ["bilevel.moo.cagrad"] * 2
+    assert [weighting.c for weighting in found] == [0.3, 0.3]
+
+
 def test_head_settings_are_the_tasks_then_the_objectives():
     heads = MOO["heads"] | {"st_aa_xx": {"decoder_conf": {"num_blocks": 2}}}
     assert head_conf(heads, "st_aa_xx")["decoder_conf"] == DECODER | {"num_blocks": 2}
