@@ -26,7 +26,7 @@ def version() -> str:
     """
     if importlib.util.find_spec("espeakng_loader") is None:
         raise OSError(
-            f"eSpeak NG not found: the corpus mini is synthesised with the wheel {WHEEL}, which is not installed; "
+            f"eSpeak NG not found: mini and mini_st are synthesised with the wheel {WHEEL}, which is not installed; "
             f"run: pip install {WHEEL}=={TESTED_VERSION}"
         )
     return importlib.metadata.version(WHEEL)

@@ -1,8 +1,12 @@
 """From a plan of utterances to recordings and a manifest: synthesis by eSpeak NG, the same bytes on every run.
 
-A corpus made this way is a module with a frozen dataclass `Sizes` of whole numbers, one of them `n_voices`, and a
-function `plan(sizes)` that lists its `Item`s. eSpeak NG keeps state between utterances, so each shard of voices is
-rendered in a fixed order by a process of its own, whatever the number of jobs.
+A corpus made this way is a module with
+    SEED: a whole number, from which every random draw of a recording comes.
+    Sizes: a frozen dataclass of whole numbers, one of them `n_voices`.
+    plan(sizes): its `Item`s, those of test first, then those of dev.
+eSpeak NG keeps state between utterances, so each shard of voices is rendered by a process of its own, in the order of
+the plan, whatever the number of jobs. `manifest.tsv` has a checksum per utterance, the file `SHA256` one per split over
+these, which is compared with the recorded one.
 """
 
 import hashlib
@@ -57,27 +61,38 @@ class Item:
     translations: tuple[tuple[str, str], ...] = ()
 
 
-def synthesise(corpus: str, dst: Path, nj: int, sizes: object, sources: Sequence[Path]) -> bool:
+def synthesise(
+    corpus: str,
+    dst: Path,
+    nj: int,
+    sizes: object,
+    sources: Sequence[Path],
+    recorded: Mapping[str, Mapping[str, str]] | None,
+) -> Path:
     """Write `manifest.tsv`, `SHA256` and `audio/<split>/<id>.wav` (16 kHz, mono, 16 bit) in `dst`.
+
+    Nothing is done when `dst` holds this corpus already.
 
     Args:
         corpus: Name of the corpus module.
         dst: Folder to write to.
         nj: Number of processes at a time; the result does not depend on it.
         sizes: A `Sizes` of the module.
-        sources: Files of code that decide what is synthesised.
+        sources: Files of code that decide what is synthesised, next to those shared by all such corpora.
+        recorded: Checksums for `verify`; None where none are known for these sizes.
 
     Returns:
-        Whether there was anything to do; not when `dst` holds this corpus already.
+        `dst`.
 
     Raises:
         OSError: eSpeak NG is not installed, or a process failed.
+        ValueError: A checksum is not the recorded one.
     """
     dst, config = Path(dst), {"sizes": astuple(sizes), "wheel": _espeak.version()}
     shared = [Path(module.__file__) for module in (_channel, _espeak, _voices)] + [Path(__file__)]
     stamp = Stamp(dst / ".done" / f"{corpus}.json", [*shared, *sources], config)
     if _complete(dst) and stamp.fresh():
-        return False
+        return dst
     print(f"{corpus}: synthesising in {dst}", flush=True)
     shards = range(-(-sizes.n_voices // SHARD_VOICES))
     with ThreadPoolExecutor(max(1, nj)) as pool:
@@ -88,8 +103,10 @@ def synthesise(corpus: str, dst: Path, nj: int, sizes: object, sources: Sequence
     for split in digests:
         lengths = [int(row["n_samples"]) for row in rows(dst) if row["split"] == split]
         print(f"{corpus}: {split}: {len(lengths)} utterances, {sum(lengths) / RATE_HZ / 3600:.4f} h", flush=True)
-    stamp.write()
-    return True
+    if recorded is not None:
+        verify(corpus, dst, recorded)
+    stamp.write()  # after the check: what failed it is no finished work, the next run shall not keep it
+    return dst
 
 
 def write_manifest(dst: Path, lines: Iterator[str]) -> None:
@@ -117,8 +134,8 @@ def utterances(corpus: str, src: Path, split: str, expected: Sequence[str]) -> I
     if not found:
         raise MissingSplitError(f"{corpus}: no split {split!r} in {src}; expected one of {', '.join(expected)}")
     for row in found:
-        audio, translations = str(Path(src) / row["audio"]), json.loads(row["translations"])
-        yield Utterance(row["id"], audio, row["text"], row["speaker"], lang=row["lang"], translations=translations)
+        audio, translations = str(Path(src) / row["audio"]), json.loads(row.get("translations", "{}"))
+        yield Utterance(row["id"], audio, row["text"], row["speaker"], lang=row.get("lang"), translations=translations)
 
 
 def split_digests(src: Path) -> dict[str, str]:
@@ -167,20 +184,21 @@ def _complete(src: Path) -> bool:
     return (src / "manifest.tsv").is_file() and all((src / row["audio"]).is_file() for row in rows(src))
 
 
-def _render_shard(items: Sequence[Item], dst: Path, shard: int) -> Iterator[str]:
+def _render_shard(items: Sequence[Item], dst: Path, shard: int, seed: int) -> Iterator[str]:
+    """Write the audio of one shard, voice by voice; yields lines of the manifest."""
     by_voice: dict[_voices.Voice, list[Item]] = {}
-    for item in sorted(items, key=lambda item: (("test", "dev", "train").index(item.voice.part), item.voice.name)):
+    for item in items:
         by_voice.setdefault(item.voice, []).append(item)
-    espeak = _espeak.Espeak(seed=1 + shard)
+    espeak = _espeak.Espeak(seed + shard)
     for spoken in list(by_voice.values())[shard * SHARD_VOICES : (shard + 1) * SHARD_VOICES]:
         for item in spoken:
-            yield _render(espeak, item, dst)
+            yield _render(espeak, item, dst, seed)
 
 
-def _render(espeak: _espeak.Espeak, item: Item, dst: Path) -> str:
+def _render(espeak: _espeak.Espeak, item: Item, dst: Path, seed: int) -> str:
     voice = item.voice
     # RandomState, not Generator: its streams are frozen for good, whatever the version of numpy.
-    rng = np.random.RandomState(list(item.id.encode()))
+    rng = np.random.RandomState([seed, *item.id.encode()])
     channel = _channel.draw(rng)
     speech = espeak.speak(
         item.text,
@@ -205,5 +223,6 @@ if __name__ == "__main__":  # one shard, called by render_in_fresh_process
     _corpus, _dst, _shard, *_sizes = sys.argv[1:]
     _module = importlib.import_module(f"bilevel.corpora.{_corpus}")
     sys.stdout.reconfigure(encoding="utf-8")
-    for _line in _render_shard(_module.plan(_module.Sizes(*map(int, _sizes))), Path(_dst), int(_shard)):
+    _items = _module.plan(_module.Sizes(*map(int, _sizes)))
+    for _line in _render_shard(_items, Path(_dst), int(_shard), _module.SEED):
         print(_line)

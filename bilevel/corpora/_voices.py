@@ -1,4 +1,4 @@
-"""The synthetic speakers of `mini`: an eSpeak NG variant with its own rate, pitch, melody and spectral warp."""
+"""The synthetic speakers of `mini` and `mini_st`: an eSpeak NG variant with its own rate, pitch, melody and spectral warp."""
 
 from dataclasses import dataclass
 

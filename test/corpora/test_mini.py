@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from bilevel.corpora import MissingSplitError, _channel, _espeak, mini
+from bilevel.corpora import MissingSplitError, _channel, _espeak, _synthesis, mini
 from bilevel.data.normalise import normalise
+from bilevel.testing.corpus import check_corpus
 
 SMALL = mini.Sizes(n_labelled=12, n_unlabelled=48, n_dev=10, n_test=20, n_voices=27)  # 4 shards, the last not full
 
@@ -21,7 +22,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recordings(corpus: Path) -> list[tuple[dict[str, str], np.ndarray]]:
-    return [(row, soundfile.read(corpus / row["audio"], dtype="int16")[0]) for row in mini._rows(corpus)]
+    return [(row, soundfile.read(corpus / row["audio"], dtype="int16")[0]) for row in _synthesis.rows(corpus)]
 
 
 def by_split(items: list[mini.Item]) -> dict[str, list[mini.Item]]:
@@ -103,9 +104,9 @@ def test_default_dev_split_has_the_recorded_checksum_and_hours(tmp_path: Path):
     wheel = _espeak.version()
     if wheel not in mini.PCM_SHA256:
         pytest.skip(f"no checksums are recorded for {_espeak.WHEEL} {wheel}")
-    lines = mini._in_fresh_process(tmp_path, 1, mini.Sizes())
-    (tmp_path / "manifest.tsv").write_text("\n".join(["\t".join(mini._COLUMNS), *lines]) + "\n")
-    assert mini.split_digests(tmp_path) == {"dev": mini.PCM_SHA256[wheel]["dev"]}
+    lines = _synthesis.render_in_fresh_process("mini", tmp_path, 1, mini.Sizes())
+    _synthesis.write_manifest(tmp_path, lines)
+    assert _synthesis.split_digests(tmp_path) == {"dev": mini.PCM_SHA256[wheel]["dev"]}
     hours = sum(soundfile.info(u.audio).duration for u in mini.utterances(tmp_path, "dev")) / 3600
     assert (len(lines), hours) == (mini.EXPECTED["dev"][0], pytest.approx(mini.EXPECTED["dev"][1], abs=5e-5))
 
@@ -119,11 +120,15 @@ def test_checksums_are_those_of_the_samples(corpus: Path, recordings: list):
     assert (corpus / "SHA256").read_text().splitlines() == expected
 
 
-def test_wrong_checksum_is_an_error_and_an_unknown_wheel_a_note(capsys: pytest.CaptureFixture[str]):
-    digests = dict.fromkeys(mini.EXPECTED, "0" * 64)
-    with pytest.raises(ValueError, match=r"test: found 0000.* expected .* espeakng-loader 0\.2\.4"):
-        mini._verify({"test": "0" * 64}, "0.2.4", Path("d"))
-    mini._verify(digests, "9.9", Path("d"))
+def test_wrong_checksum_is_an_error_and_an_unknown_wheel_a_note(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    found, expected = _synthesis.split_digests(corpus)["test"], mini.PCM_SHA256["0.2.4"]["test"]
+    monkeypatch.setattr(_espeak, "version", lambda: "0.2.4")
+    with pytest.raises(ValueError, match=rf"test: found {found}, expected {expected} for espeakng-loader 0\.2\.4"):
+        _synthesis.verify("mini", corpus, mini.PCM_SHA256)
+    monkeypatch.setattr(_espeak, "version", lambda: "9.9")
+    _synthesis.verify("mini", corpus, mini.PCM_SHA256)
     assert "no checksums are recorded for espeakng-loader 9.9" in capsys.readouterr().out
 
 
@@ -207,6 +212,10 @@ def test_snr_is_met_within_the_band(noise: str):
 
 
 # --- records and errors
+
+
+def test_keeps_the_contract_of_corpora(corpus: Path):
+    check_corpus(mini, corpus)
 
 
 def test_utterances_of_a_split(corpus: Path, tmp_path: Path):
