@@ -1,4 +1,4 @@
-"""The synthetic speakers of `mini` and `mini_st`: an eSpeak NG variant with its own rate, pitch, melody and spectral warp."""
+"""The speakers of `mini` and `mini_st`: an eSpeak NG variant each, with its own rate, pitch, melody and warp."""
 
 from dataclasses import dataclass
 
