@@ -165,7 +165,7 @@ class ObjectivesStep(Step):
         """For weightings that look at losses (famo): those of the same batches once more."""
         wanted = {n for lv in self.levels.levels if lv.weighting.needs == "losses" for n in lv.objectives}
         losses = {}
-        for name in wanted & batch.keys():
+        for name in filter(wanted.__contains__, batch):
             with self.autocast():
                 losses[name] = self.model(objective=name, **batch[name][0])[0].mean()
         if losses:
@@ -185,7 +185,7 @@ class ObjectivesStep(Step):
 
 
 class MultiObjectiveTrainer(BilevelTrainer):
-    """The trainer with `ObjectivesStep`; options of solvers of two levels have no meaning here."""
+    """The trainer with `ObjectivesStep`."""
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -196,7 +196,13 @@ class MultiObjectiveTrainer(BilevelTrainer):
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> MultiObjectiveTrainerOptions:
-        """Options of the training."""
+        """Options of the training.
+
+        Raises:
+            ValueError: Options of a solver, which nobody would read.
+        """
+        if args.solver_conf or args.penalty_conf:
+            raise ValueError("solver_conf, penalty_conf: these are for solvers of two levels; expected moo_conf alone")
         return build_dataclass(MultiObjectiveTrainerOptions, args)
 
     @classmethod

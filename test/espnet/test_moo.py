@@ -267,6 +267,19 @@ def test_one_option_puts_another_weighting_into_all_levels(model):
     assert [weighting.c for weighting in found] == [0.3, 0.3]
 
 
+def test_options_of_solvers_are_refused(run):
+    with pytest.raises(ValueError, match=r"solver_conf, penalty_conf: .*expected moo_conf alone"):
+        run([ALL], penalty_conf={"gamma_max": 2.0})
+
+
+def test_famo_sees_the_losses_after_the_step(run):
+    exp_dir = run([ALL | {"weighting": "famo"}], max_epoch=1)
+    state = torch.load(exp_dir / "solver" / "1epoch.pth", weights_only=True)["levels"]["all"]["weighting"]
+    assert state["logits"].any()  # they move in `update` alone
+    assert not state["waits"]
+    assert curves(exp_dir)[-1]["passes"] == 3
+
+
 def test_head_settings_are_the_tasks_then_the_objectives():
     heads = MOO["heads"] | {"st_aa_xx": {"decoder_conf": {"num_blocks": 2}}}
     assert head_conf(heads, "st_aa_xx")["decoder_conf"] == DECODER | {"num_blocks": 2}
