@@ -40,6 +40,9 @@ unknown_option() {  # the words from it on; a script that passes options on repl
     exit 2
 }
 
+split() {  # name of an array, text: its words; unlike `read`, over several lines
+    read -r -d '' -a "$1" <<<"$2" || true
+}
 is_true() {  # option, value
     if [[ $2 != true && $2 != false ]]; then echo "error: $1 $2: expected true or false" >&2 && exit 2; fi
     [ "$2" = true ]

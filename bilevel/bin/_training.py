@@ -115,5 +115,5 @@ def check_resume(stamp: Stamp, exp_dir: Path) -> None:
         listed = [name if name.startswith("content of") else f"{name}: {a} -> {b}" for name, (a, b) in changes.items()]
         raise ValueError(
             f"{exp_dir} holds a checkpoint of other data or settings ({'; '.join(listed)}): restore them, name this "
-            f"run otherwise (--asr_tag or --ssl_tag), or delete {exp_dir} to train from the start"
+            f"run otherwise (--asr_tag, --ssl_tag or --st_tag), or delete {exp_dir} to train from the start"
         )

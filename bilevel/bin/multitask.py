@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None) -> None:
     confs = {stream.name: moo_launch.stream_conf(stream, args.stats_dir, types[stream.task]) for stream in streams}
     merged = training.merge_config(args) | {"streams": confs}
     start = [args.pretrained / "latest.pth"] if args.pretrained else []
-    stamp = Stamp(args.exp_dir / ".done" / "multitask.json", inputs + start, merged | {"seed": args.seed})
+    stamp = Stamp(
+        args.exp_dir / ".done" / "multitask.json", inputs + start, merged | {"seed": args.seed, "label": args.label}
+    )
     if stamp.fresh():
         return
     with lock(args.exp_dir):

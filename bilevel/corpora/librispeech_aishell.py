@@ -5,10 +5,10 @@ Layout: `--src` holds two folders, or links to folders elsewhere: `librispeech` 
 `transcript/`, or `data_aishell/` with these).
 
 Sets: `en_train` is all 960 hours and `en_train_100` the clean 100, `en_dev` and `en_test` are dev-clean and
-test-clean, `en_test_other` is test-other; `zh_train`, `zh_dev` and `zh_test` are those of AISHELL-1. Official splits
-have the folder before them, such as `librispeech/dev-clean`. Ids are the published ones: those of LibriSpeech begin
-with a digit, those of AISHELL-1 with "BAC", so none clash. Mandarin is written without blanks: look at its CER, not at
-its WER.
+test-clean, `en_test_other` is test-other; `zh_train`, `zh_dev` and `zh_test` are those of AISHELL-1, and `zh_train_100`
+is `zh_train` once more, for `--train_part train_100`. Official splits have the folder before them, such as
+`librispeech/dev-clean`. Ids are the published ones: those of LibriSpeech begin with a digit, those of AISHELL-1 with
+"BAC", so none clash. Mandarin is written without blanks: look at its CER, not at its WER.
 
 All else (rules, checks, sources of the figures) is in `librispeech.py` and `aishell.py`.
 """
@@ -32,6 +32,7 @@ SETS = {
     "en_test": ("librispeech/test-clean",),
     "en_test_other": ("librispeech/test-other",),
     "zh_train": ("aishell/train",),
+    "zh_train_100": ("aishell/train",),
     "zh_dev": ("aishell/dev",),
     "zh_test": ("aishell/test",),
 }

@@ -166,8 +166,12 @@ def _stamp(folder: Path, src: Path, config: Mapping[str, object], options: Optio
 
 def _inventory(src: Path) -> list[int]:
     # How many entries there are and when a folder last changed: enough to see that files came or went.
-    n_files, newest_ns = 0, 0
-    for folder, _, files in os.walk(src):
+    n_files, newest_ns, seen = 0, 0, set()
+    for folder, folders, files in os.walk(src, followlinks=True):
+        if os.path.realpath(folder) in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
         n_files += len(files)
         newest_ns = max(newest_ns, os.stat(folder).st_mtime_ns)
     return [n_files, newest_ns]

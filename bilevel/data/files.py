@@ -44,6 +44,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+REPORTS = ("dropped.tsv", "overlap.json")  # of stage 4 on a set: they name other sets, and no stage reads them
+
+
 class Stamp:
     """Remembers for which inputs and settings a stage was finished.
 
@@ -118,7 +121,7 @@ def _expand(inputs: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for item in map(Path, inputs):
         if item.is_dir():
-            files += sorted(f for f in item.iterdir() if f.is_file() and not f.name.startswith("."))
+            files += sorted(f for f in item.iterdir() if f.is_file() and f.name[0] != "." and f.name not in REPORTS)
         else:
             files.append(item)
     return files

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import fnmatch
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,8 @@ def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_ep
     """The levels of a configuration.
 
     Objectives may be patterns such as `asr_*`: an objective is in the level that names it in full, else in the first
-    one with a pattern for it; a level without objectives is left out. `per: training` gives a scale's points in shares
-    of the training; they are rounded to whole epochs.
+    one with a pattern for it; a level without objectives is left out, with a warning. `per: training` gives a scale's
+    points in shares of the training; jumps are moved to the nearest start of an epoch.
 
     Args:
         model: The model.
@@ -68,12 +69,20 @@ def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_ep
         if conf.get("per") == "training":
             points = conf.get("scale", 1.0)
             conf["per"] = "step"
-            conf["scale"] = (
-                points if isinstance(points, int | float) else [[round(x * max_epoch), y] for x, y in points]
-            )
+            if not isinstance(points, int | float):
+                conf["scale"] = _in_epochs(points, max_epoch)
     rest = {key: value for key, value in moo_conf.items() if key not in _OURS}
     used = [conf for conf in confs if conf["objectives"]]
+    for conf in confs:
+        if not conf["objectives"]:
+            logging.warning(f"level {conf['name']}: none of {', '.join(names)} is in it; it is left out")
     return Levels(model.shared_params(), model.head_params(), used, **rest)
+
+
+def _in_epochs(points: Sequence[Sequence[float]], max_epoch: int) -> list[list[float]]:
+    """Shares of the training as epochs; a jump (two points at one place) is at the start of an epoch."""
+    places = [x for x, _ in points]
+    return [[round(x * max_epoch) if places.count(x) > 1 else x * max_epoch, y] for x, y in points]
 
 
 def _first(name: str, patterns: Sequence[Sequence[str]]) -> Sequence[str] | None:
@@ -117,23 +126,24 @@ class ObjectivesStep(Step):
         self.autocast, self.health = autocast, options.health
         self._open, self._epoch = False, 0.0
         self._found: dict[str, list[tuple[dict[str, Any], Tensor]]] = {}
+        # Batches of the open update, for weightings that want their losses again after it.
+        self._again = {n: [] for lv in self.levels.levels if lv.weighting.needs == "losses" for n in lv.objectives}
 
     def backward(
         self, batch: dict[str, Any], moment: Moment, scale_loss: Callable[[Tensor], Tensor]
     ) -> dict[str, float]:
         """`Levels.add` for each batch; `Levels.finish` where an update follows, and its report."""
         if not self._open:
-            self._epoch = moment.epoch
+            self._epoch, self._again = moment.epoch, {name: [] for name in self._again}
             self.levels.start(
                 self._epoch, {name: len(parts) // self.levels.n_batches(name) for name, parts in batch.items()}
             )
         for name, several in batch.items():
             self._found[name] = []
+            if name in self._again:
+                self._again[name] += several
             for i, part in enumerate(several):
-                with self.autocast():
-                    loss, stats, weight = self.model(objective=name, **part)
-                if self.distributed:
-                    loss, stats, weight = global_mean(loss, stats, weight)
+                loss, stats, weight = self._loss(name, part)
                 self.levels.add(name, loss.squeeze(), i % self.levels.n_batches(name), scale_loss=scale_loss)
                 self._found[name].append((stats, weight))
         self._open = not moment.closes_update
@@ -162,14 +172,19 @@ class ObjectivesStep(Step):
 
     @torch.no_grad()
     def updated(self, batch: dict[str, Any]) -> None:
-        """For weightings that look at losses (famo): those of the same batches once more."""
-        wanted = {n for lv in self.levels.levels if lv.weighting.needs == "losses" for n in lv.objectives}
+        """For weightings that look at losses (famo): the mean over the same batches once more."""
         losses = {}
-        for name in filter(wanted.__contains__, batch):
-            with self.autocast():
-                losses[name] = self.model(objective=name, **batch[name][0])[0].mean()
+        for name, parts in self._again.items():
+            if parts:
+                losses[name] = sum(self._loss(name, part)[0].mean() for part in parts) / len(parts)
         if losses:
             self.levels.update(losses)
+
+    def _loss(self, name: str, part: dict[str, Any]) -> tuple[Tensor, dict[str, Any], Tensor]:
+        """ESPnet's triple for one batch of an objective, over all processes."""
+        with self.autocast():
+            loss, stats, weight = self.model(objective=name, **part)
+        return global_mean(loss, stats, weight) if self.distributed else (loss, stats, weight)
 
     def save(self, output_dir: Path, epoch: int) -> None:
         """State of weightings, and conflict.json."""

@@ -11,7 +11,7 @@ import yaml
 from bilevel.scoring.result import METRICS, Score
 
 # Baselines first; the first one present is what the others are compared with. Other methods follow by name.
-METHODS = ("supervised", "pretrain_finetune", "weighted_sum", "bljust")
+METHODS = ("supervised", "pretrain_finetune", "weighted_sum", "bljust", "two_stage", "sum", "static")
 _KEYS = ("method", "corpus", "seed", "params", "results", "cost", "config_sha256", "commit")
 _PROBE_KEYS = ("set", "align_exp", "labels")
 # What a probe says of each kind of label (bilevel/models/label_quality.py).

@@ -7,7 +7,7 @@ import pytest
 
 from bilevel.bin.data import main
 from bilevel.corpora import librispeech, tedlium
-from bilevel.corpora.prepare import Options, Pool, prepare
+from bilevel.corpora.prepare import Options, Pool, _inventory, prepare
 from bilevel.data.datadir import read_datadir
 from bilevel.testing.trees import fsdd_tree, kaldi_tree, librispeech_tree, tedlium_tree
 
@@ -57,6 +57,18 @@ def test_skip_notices_a_new_chapter(tmp_path):
     (tmp_path / "later").rename(src / "dev-clean" / "26")
     prepare(*arguments)
     assert len(read_datadir(tmp_path / "data" / "dev_clean")) == 8
+
+
+def test_skip_notices_what_changes_behind_links_even_in_a_circle(tmp_path):
+    src, real = tmp_path / "src", tmp_path / "elsewhere"
+    (real / "wav").mkdir(parents=True)
+    src.mkdir()
+    (src / "corpus").symlink_to(real)
+    (real / "wav" / "back").symlink_to(src)
+    before = _inventory(src)
+    (real / "wav" / "new").mkdir()
+    (real / "wav" / "new" / "a.wav").touch()
+    assert _inventory(src) != before
 
 
 def test_wrong_count_names_what_is_missing(tmp_path, monkeypatch):

@@ -78,6 +78,22 @@ def test_a_wrong_value_is_refused_before_anything_runs(recipe, options, message,
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("names", "code"), [("asr_de ssl", 0), ("asr_fr", 2), ("ast_de_en", 2), ("st_de", 2), ("asr_de_en", 2)]
+)
+def test_objectives_are_checked_before_anything_runs(names, code, tmp_path):
+    options = ["--objectives", names, "--langs", "de zh", "--stop_stage", "0", "--recipe", str(tmp_path)]
+    done = start(ROOT / "egs/mini_st/st1/run.sh", *options, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert (f"objective {names}: expected asr_LANG" in done.stderr) == (code == 2)
+
+
+def test_lists_may_span_lines(tmp_path):
+    """What comes after the first line counts: here an objective that there is no language for."""
+    options = ["--objectives", "asr_de\n  asr_fr", "--langs", "de\nzh", "--stop_stage", "0", "--recipe", str(tmp_path)]
+    assert "objective asr_fr: expected" in start(ROOT / "egs/mini_st/st1/run.sh", *options, cwd=tmp_path).stderr
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
 def test_scripts_are_executable_and_parse(script):
     assert os.access(script, os.X_OK) or script.parent.name == "utils", "chmod +x"

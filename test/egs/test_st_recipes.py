@@ -50,13 +50,14 @@ def test_miniature_covost2_from_clips_to_bleu_and_packed_models(covost2):
     }
     assert {(row["objective"], row["set"], row["metric"]) for row in result["results"]} == wanted
     assert len(result["results"]) == len(wanted)
-    # A step: MoDo's two batches of four objectives, and one for self-supervision, whose scale leaves 0 in epoch 1.
-    assert (result["method"], result["cost"]["updates"], result["cost"]["passes"]) == ("vm_asr", 4, 4 * 9)
+    # A step: two batches of five objectives; the scale of self-supervision leaves 0 in epoch 1.
+    assert (result["method"], result["cost"]["updates"], result["cost"]["passes"]) == ("vm_asr", 4, 4 * 10)
     for name in OBJECTIVES:
         assert (exp / name / "packed.zip").exists()
     refs = read_scp(exp / "decode_translation_st_fr_en/fr_test/ref")
     assert refs == read_scp(recipe / "dump/raw/fr_test/text.en")
-    assert "level translation: st_fr_en, st_de_en" in log or (exp / "conflict.json").exists()
+    assert "level translation: st_fr_en, st_de_en" in log
+    assert json.loads((exp / "conflict.json").read_text())["objectives"] == [*OBJECTIVES, "ssl"]
     table = (recipe / "exp/RESULTS.md").read_text()
     assert "BLEU" in table
     assert "fr_test" in table
@@ -117,13 +118,38 @@ def test_methods_are_what_the_paper_says(tmp_path):
     assert [sorted(levels["two_stage"].active(e)) for e in (132, 133)] == [["ssl"], sorted([*asr, *st])]
 
 
+def test_schedules_fit_a_short_training(tmp_path):
+    """Nine epochs: VM's nested scale and its control agree at the points of the latter, and stages are thirds."""
+    levels = {m: build(config_of(m, "train_small"), tmp_path)[2] for m in ("vm_asr", "vc_scaled", "two_stage")}
+    for share in (0, 0.1, 0.2, 0.3, 0.35, 0.375, 1):
+        found = {m: levels[m].scales(share * 9)["self_supervised"] for m in ("vm_asr", "vc_scaled")}
+        assert found["vc_scaled"] == pytest.approx(found["vm_asr"], abs=1e-9), share
+    assert [sorted(levels["two_stage"].active(e)) for e in (5.99, 6)] == [
+        ["ssl"],
+        sorted(n for n in NAMES if n != "ssl"),
+    ]
+
+
+def test_a_second_stage_has_a_learning_rate_of_its_own(tmp_path):
+    from bilevel.espnet.trainer import build_plan
+    from bilevel.optim.schedule import StageRate
+
+    args, _, _ = build(config_of("two_stage", "train_small"), tmp_path)
+    plan, rate = build_plan(args), StageRate(**args.stage_lr_conf)
+    factors = [rate.factor(plan.stage(step), plan.progress(step)) for step in range(plan.n_steps)]
+    assert plan.n_steps == 9 * 200
+    assert factors[1199] < 0.02
+    assert factors[1200 + 59] == factors[1200 + 100] == 1
+    assert factors[-1] < 0.02
+
+
 def test_all_methods_take_equally_many_batches_of_an_objective(tmp_path):
     from bilevel.espnet.moo_step import batches_per_step
 
     for method in METHODS:
         args, _, levels = build(config_of(method), tmp_path)
         found = batches_per_step(levels, args.moo_conf)
-        assert {found[name] for name in NAMES if name != "ssl"} == {2}, method
+        assert set(found.values()) == {2}, method
 
 
 @pytest.mark.parametrize("typo", ["moo_conf: {nestd: true}", "heads: {st: {decoder_cnf: 2}}", "head_lr: 2"])

@@ -260,6 +260,11 @@ def test_an_objective_is_in_the_level_that_names_it_or_in_the_first_that_fits(mo
         levels(named)
 
 
+def test_a_level_without_objectives_is_named(model, caplog):
+    build_levels(model, {"levels": [{"name": "english", "objectives": ["asr_en"]}, ALL]}, 8)
+    assert "level english: none of asr_aa, st_aa_xx, ssl is in it; it is left out" in caplog.text
+
+
 def test_one_option_puts_another_weighting_into_all_levels(model):
     conf = {"levels": copy.deepcopy(VC), "weighting": "cagrad", "weighting_conf": {"c": 0.3}}
     found = [level.weighting for level in build_levels(model, conf, 8).levels]
@@ -278,6 +283,24 @@ def test_famo_sees_the_losses_after_the_step(run):
     assert state["logits"].any()  # they move in `update` alone
     assert not state["waits"]
     assert curves(exp_dir)[-1]["passes"] == 3
+
+
+@pytest.mark.parametrize("as_micro_batches", [False, True])
+def test_famo_stays_where_it_is_while_the_parameters_do(model, batch, corpus, as_micro_batches):
+    """The losses after a step are those of all batches of the step, so without a step nothing has changed."""
+    other = {name: [corpus.upper(["train-2", "train-5"])] for name in ("asr_aa", "st_aa_xx")}
+    other["ssl"] = [corpus.lower(["unlab-0", "unlab-3"])]
+    conf = {"levels": [ALL | {"weighting": "famo"}], "batches": 2}
+    step = ObjectivesStep(
+        argparse.Namespace(moo_conf=conf, max_epoch=1, health=None), model.eval(), torch.enable_grad, False
+    )
+    parts = [batch, other] if as_micro_batches else [{name: batch[name] + other[name] for name in batch}]
+    for i, part in enumerate(parts):
+        step.backward(part, argparse.Namespace(epoch=0.0, closes_update=i == len(parts) - 1), lambda loss: loss)
+    weighting = step.levels.levels[0].weighting
+    step.updated(parts[-1])
+    assert weighting.logits.abs().max() < 1e-4
+    assert not weighting.waits
 
 
 def test_head_settings_are_the_tasks_then_the_objectives():

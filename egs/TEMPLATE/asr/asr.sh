@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Speech recognition from raw audio to a WER report, in ESPnet's stages. A recipe's run.sh calls this with its options.
-# shellcheck disable=SC2209  # test_sets=test is the word, not the command
+# shellcheck disable=SC2209,SC2154  # test_sets=test is the word, not the command; split assigns arrays by name
 set -euo pipefail
 
 # shellcheck source=utils/recipe.sh
@@ -65,9 +65,9 @@ if is_true --freeze_encoder "${freeze_encoder}" && [ -z "${pretrained}" ]; then
     exit 2
 fi
 enter_recipe
-read -r -a tests <<<"${test_sets}"
-read -r -a overrides <<<"${train_args}"
-read -r -a wanted <<<"${metrics}"
+split tests "${test_sets}"
+split overrides "${train_args}"
+split wanted "${metrics}"
 unlabelled=(${unlabelled_set:+--unlabelled_sets "${unlabelled_set}"})
 
 if begins 1 "data directories"; then

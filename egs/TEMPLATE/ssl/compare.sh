@@ -32,7 +32,7 @@ asr_sh=$(realpath -- "${words[1]:?"$(usage)"}")
 ssl_exp=${ssl_exp:-$(dirname "${ssl_sh}")/exp}
 mkdir -p "${ssl_exp}"
 ssl_exp=$(realpath -- "${ssl_exp}")
-read -r -a common <<<"${ssl_options}"
+split common "${ssl_options}"
 common+=(--expdir "${ssl_exp}")
 
 pretrain() {  # training, seed

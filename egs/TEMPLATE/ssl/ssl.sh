@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Self-supervised pre-training from raw audio to an encoder that asr.sh --pretrained starts from, in ESPnet's stages.
+# shellcheck disable=SC2154  # split assigns arrays by name
 set -euo pipefail
 
 # shellcheck source=utils/recipe.sh
@@ -53,7 +54,7 @@ if [ "${method}" = hubert ] && [ -z "${kmeans_exp}" ]; then
     echo "error: method hubert predicts clusters of another encoder's states; name its experiment with --kmeans_exp" >&2
     exit 2
 fi
-read -r -a words <<<"${rounds:-cssl}"  # without rounds there is one training, whose name has no number
+split words "${rounds:-cssl}"  # without rounds there is one training, whose name has no number
 deltas=()
 for word in "${words[@]}"; do
     delta=
@@ -61,7 +62,7 @@ for word in "${words[@]}"; do
     deltas+=("${delta}")
 done
 enter_recipe
-read -r -a overrides <<<"${train_args}"
+split overrides "${train_args}"
 
 if begins 1 "data directories"; then
     run data --corpus "${corpus}" ${src:+--src "${src}"} --sets "${train_set}" "${valid_set}" \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Recognition and translation of several languages with one encoder, from raw audio to WER and BLEU, in ESPnet's stages.
 # A recipe's run.sh calls this with its options.
-# shellcheck disable=SC2209  # test_parts=test is the word, not the command
+# shellcheck disable=SC2209,SC2154  # test_parts=test is the word, not the command; split assigns arrays by name
 set -euo pipefail
 
 # shellcheck source=utils/recipe.sh
@@ -44,7 +44,7 @@ inference_model=valid.loss.ave.pth
 tokenize=                       # of BLEU: 13a, zh, char or ja-mecab; default: zh or char for Chinese or Japanese, else 13a
 train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
 label=                          # name in reports; default: the method
-st_tag=                         # name of the experiment; by default method, configs, tokens, train_args and seed
+st_tag=                         # name of the experiment; by default method, configs, tokens, data, train_args and seed
 dumpdir=dump                    # formatted data
 expdir=exp                      # models and results
 
@@ -62,11 +62,20 @@ st_inference_config=$(find_config "${st_inference_config}")
 collect_configs train_st "${st_config}"
 method_dir=${template}/conf/method
 if [ -f "${recipe}/conf/method/${method}.yaml" ]; then method_dir=$(realpath -- "${recipe}/conf/method"); fi
+split languages "${langs}"
+split names "${objectives}"
+for name in "${names[@]}"; do
+    IFS=_ read -r task lang target more <<<"${name}"
+    if [ "${name}" = ssl ]; then continue; fi
+    if [[ " ${languages[*]} " != *" ${lang} "* || -n ${more} ||
+        ! (${task} = asr && -z ${target} || ${task} = st && -n ${target}) ]]; then
+        echo "error: objective ${name}: expected asr_LANG, st_LANG_TARGET or ssl with LANG among --langs ${langs}" >&2
+        exit 2
+    fi
+done
 enter_recipe
-read -r -a languages <<<"${langs}"
-read -r -a names <<<"${objectives}"
-read -r -a tests <<<"${test_parts}"
-read -r -a overrides <<<"${train_args}"
+split tests "${test_parts}"
+split overrides "${train_args}"
 trains=("${languages[@]/%/_${train_part}}")
 valids=("${languages[@]/%/_${valid_part}}")
 test_sets=()
@@ -115,7 +124,12 @@ for name in "${names[@]}"; do
         metrics[${name}]="wer cer"
         if [[ ${lang} =~ ^(zh|ja|th) ]]; then metrics[${name}]=cer; fi  # no spaces between words
     else
-        units=${st_token_type} n=${st_nbpe} table[${name}]=text.${target} search[${name}]=${st_inference_config}
+        units=${st_token_type} n=${st_nbpe}
+        if [[ ${units} = word && ${target} =~ ^(zh|ja|th) ]]; then
+            units=char
+            echo "note: ${name}: characters, since ${target} is written without spaces"
+        fi
+        table[${name}]=text.${target} search[${name}]=${st_inference_config}
         metrics[${name}]="bleu chrf"
     fi
     texts+=("${name}")
@@ -129,9 +143,10 @@ done
 changed=${pretrained:+_from_$(basename "${pretrained}")}
 if [ -n "${train_args}" ]; then changed+=_$(cksum <<<"${train_args}" | cut -d' ' -f1); fi
 kinds=${token_type/bpe/bpe${nbpe}}_${st_token_type/bpe/bpe${st_nbpe}}
-tag=${st_tag:-st_${method}${config}_${feats_type}_${kinds}${changed}_seed${seed}}
+data=$(cksum <<<"${names[*]} ${trains[*]}" | cut -d' ' -f1)
+tag=${st_tag:-st_${method}${config}_${feats_type}_${kinds}_${data}${suffix}${changed}_seed${seed}}
 exp=${expdir}/${tag}
-stats=${expdir}/st_stats_${feats_type}_${kinds}_$(cksum <<<"${objectives}" | cut -d' ' -f1)${suffix}
+stats=${expdir}/st_stats_${feats_type}_${kinds}_${data}${suffix}
 common=("${streams[@]}" --token_type "${token_type}" --st_token_type "${st_token_type}" --fs "${fs}" --stats_dir "${stats}"
     "${configs[@]}" ${pretrained:+--pretrained "${pretrained}"} --method "${method}" --method_dir "${method_dir}"
     ${label:+--label "${label}"} --exp_dir "${exp}" --corpus "${corpus}" --seed "${seed}" --ngpu "${ngpu}")
@@ -146,7 +161,7 @@ for name in "${texts[@]}"; do
             --inference_config "${search[${name}]}" --dirs "${dirs[@]}" --ngpu "${ngpu}" --nj "${nj}"
     fi
     if begins 13 "score ${name}"; then
-        read -r -a wanted <<<"${metrics[${name}]}"
+        split wanted "${metrics[${name}]}"
         words=${tokenize}
         if [ -z "${words}" ] && [ "${task}" = st ]; then
             case "${target}" in zh*) words=zh ;; ja*) words=char ;; esac
@@ -156,7 +171,7 @@ for name in "${texts[@]}"; do
             --punctuation "${punctuation}" --dirs "${dirs[@]}"
     fi
     if begins 14 "pack ${name}"; then
-        run pack --exp_dir "${exp}/${name}" --model "${inference_model}" --check_dir "${dirs[1]}"
+        run pack --exp_dir "${exp}" --objective "${name}" --model "${inference_model}" --check_dir "${dirs[1]}"
     fi
 done
 if begins 13 "report"; then run report "${expdir}"; fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Synthesised German and Mandarin, made on the spot, and their translation to English: five passes a step.
-# All four languages, eight passes: --langs "en de fr zh"
+# Synthesised German and Mandarin, made on the spot, and their translation to English: five objectives.
+# All four languages, eight objectives: --langs "en de fr zh"
 #     --objectives "asr_en asr_de asr_fr asr_zh st_de_en st_fr_en st_zh_en ssl"
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
