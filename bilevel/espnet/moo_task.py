@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,18 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
-from espnet2.tasks.abs_task import AbsTask, optim_classes
+from espnet2.tasks.abs_task import optim_classes
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.class_choices import ClassChoices
-from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.preprocessor import CommonPreprocessor
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import float_or_none, int_or_none, str_or_none
+from espnet2.utils.types import float_or_none
 
 from bilevel.data.sources import batch_shares
 from bilevel.data.tables import read_lines, read_scp
 from bilevel.espnet import task as asr_task  # enters our encoder and front-end into ESPnet's registries
+from bilevel.espnet.base_task import SpeechTask
 from bilevel.espnet.checkpoint import recover_checkpoint
 from bilevel.espnet.config import merge
 from bilevel.espnet.moo_data import SSL
@@ -34,13 +34,12 @@ from bilevel.espnet.parts import build_parts
 _MODELS = ClassChoices("model", classes={"multi_objective": MultiObjectiveModel}, default="multi_objective")
 
 
-class MultiObjectiveTask(AbsTask):
+class MultiObjectiveTask(SpeechTask):
     """Front-end to encoder of the recognition task, a head for each objective, and levels of objectives.
 
     `--streams` is, by objective, {type, train, valid, tokens, token_type, bpemodel}: what `moo_launch` writes.
     """
 
-    num_optimizers = 1
     trainer = MultiObjectiveTrainer
     class_choices_list = (
         asr.frontend_choices,
@@ -54,9 +53,8 @@ class MultiObjectiveTask(AbsTask):
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Options of model and data."""
-        group = parser.add_argument_group("Task related")
-        group.add_argument("--init", type=str_or_none, default=None, help="as in ESPnet")
-        group.add_argument("--input_size", type=int_or_none, default=None, help="of extracted features")
+        super().add_task_arguments(parser)
+        group = parser.add_argument_group("Data related")
         group.add_argument("--streams", action=NestedDictAction, default={}, help="data and tokens of each objective")
         group.add_argument("--heads", action=NestedDictAction, default={}, help="asr, st or an objective -> its head")
         group.add_argument(
@@ -66,22 +64,6 @@ class MultiObjectiveTask(AbsTask):
             "--stream_temperature", type=float_or_none, default=None,
             help="batches of a task's languages: none: of one size; 1: in proportion to hours; more: more equal",
         )  # fmt: skip
-        for choices in cls.class_choices_list:
-            choices.add_arguments(group)
-
-    @classmethod
-    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[[Collection], Any]:
-        """ESPnet's plain one."""
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
-
-    @classmethod
-    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
-        """None: each stream has its own (`tokeniser`)."""
-
-    @classmethod
-    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Speech."""
-        return ("speech",)
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:

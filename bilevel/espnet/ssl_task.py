@@ -1,22 +1,20 @@
 """ESPnet's task for pre-training, on one or several data sources."""
 
 import argparse
-from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import espnet2.tasks.asr as asr
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.tasks.abs_task import AbsTask
 from espnet2.torch_utils.initialize import initialize
 from espnet2.train.class_choices import ClassChoices
-from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.utils.types import int_or_none, str_or_none
+from espnet2.utils.types import str_or_none
 
 from bilevel.data.sources import batch_shares
 from bilevel.data.tables import read_scp
 from bilevel.espnet import task as asr_task  # enters our encoder and front-end into ESPnet's registries
+from bilevel.espnet.base_task import SpeechTask
 from bilevel.espnet.checkpoint import recover_checkpoint
 from bilevel.espnet.parts import build_parts
 from bilevel.espnet.sources import SourcesIterFactory
@@ -26,10 +24,9 @@ from bilevel.espnet.trainer import BilevelTrainer
 _MODELS = ClassChoices("model", classes={"bilevel_ssl": BilevelSSLModel}, default="bilevel_ssl")
 
 
-class BilevelSSLTask(AbsTask):
+class BilevelSSLTask(SpeechTask):
     """Pre-training: the recognition task's front-end, normalisation and encoder, our objectives and trainer."""
 
-    num_optimizers = 1
     trainer = BilevelTrainer
     class_choices_list = (
         asr.frontend_choices,
@@ -42,29 +39,12 @@ class BilevelSSLTask(AbsTask):
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Options of model, data and sources."""
-        group = parser.add_argument_group("Task related")
-        group.add_argument("--init", type=str_or_none, default=None, help="as in ESPnet")
-        group.add_argument("--input_size", type=int_or_none, default=None, help="of extracted features")
+        super().add_task_arguments(parser)
+        group = parser.add_argument_group("Data related")
         group.add_argument("--source_shape_dir", type=str_or_none, default=None, help="shape files of the sources")
         group.add_argument(
             "--source_temperature", type=float, default=1.0, help="1: batches in proportion to hours; more: more equal"
         )
-        for choices in cls.class_choices_list:
-            choices.add_arguments(group)
-
-    @classmethod
-    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[[Collection], Any]:
-        """ESPnet's plain one."""
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
-
-    @classmethod
-    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
-        """Nothing to prepare: there is no text."""
-
-    @classmethod
-    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Speech."""
-        return ("speech",)
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
