@@ -10,6 +10,7 @@ from bilevel.bin._cli import Parser, progress, run
 from bilevel.data.files import Stamp, write_lines
 from bilevel.data.tables import read_scp
 from bilevel.espnet.config import read_yaml
+from bilevel.espnet.moo_launch import model_files
 
 N_PARTS = 10  # of a set, for progress and for processes to share
 
@@ -46,8 +47,6 @@ def main(argv: Sequence[str] | None) -> None:
             stamp = Stamp(out_dir / ".done" / "decode.json", [(args.exp_dir / args.model).resolve(), folder], inference)
             if stamp.fresh():
                 continue
-            from bilevel.espnet.moo_export import model_files
-
             files = model_files(args.exp_dir, args.model, args.objective)
             jobs = [(*files, folder, inference, device, (k, N_PARTS)) for k in range(N_PARTS)]
             texts = dict(chain(*progress(pool.map(_part, jobs), N_PARTS, f"decode {folder.name}")))

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None) -> None:
     stamp = Stamp(archive.parent / ".done" / "pack.json", [config, model_file.resolve(), result], {})
     if archive.exists() and stamp.fresh():
         return
-    from bilevel.espnet.moo_export import model_files
+    from bilevel.espnet.moo_launch import model_files
     from bilevel.espnet.pack import VERBS, check_archive, pack_model
 
     config, model_file = model_files(args.exp_dir, model_file.name, args.objective)

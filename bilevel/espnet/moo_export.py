@@ -45,11 +45,6 @@ def export(exp_dir: Path, model: str, objective: str) -> tuple[Path, Path]:
     return files
 
 
-def model_files(exp_dir: Path, model: str, objective: str | None) -> tuple[Path, Path]:
-    """config.yaml and weights to decode with; those of an objective are exported first."""
-    return export(exp_dir, model, objective) if objective else (exp_dir / "config.yaml", exp_dir / model)
-
-
 def single_config(config: Mapping[str, Any], objective: str) -> dict[str, Any]:
     """Configuration of ESPnet's recognition task."""
     stream, head = config["streams"][objective], head_conf(config["heads"], objective)

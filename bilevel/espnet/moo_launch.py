@@ -1,6 +1,7 @@
 """ESPnet's main with the task of several objectives, run in this process."""
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def train(config: Path, args: argparse.Namespace, streams: list[Stream]) -> None
     MultiObjectiveTask.main(cmd=options)
     curves = _TRAIN_CURVES | {f"loss_{stream.name}": f"loss_{stream.name}" for stream in streams}
     record(args.exp_dir, MultiObjectiveTask, curves, {}, prefixes=_BY_OBJECTIVE, valid_prefixes=_VALID)
+
+
+@functools.cache
+def model_files(exp_dir: Path, model: str, objective: str | None) -> tuple[Path, Path]:
+    """config.yaml and weights to decode or pack; those of an objective are exported first, once a process."""
+    if objective is None:
+        return exp_dir / "config.yaml", exp_dir / model
+    from bilevel.espnet.moo_export import export
+
+    return export(exp_dir, model, objective)
 
 
 def _check_ctc(options: list[str], input_size: int | None, exp_dir: Path) -> None:

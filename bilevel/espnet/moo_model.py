@@ -114,6 +114,7 @@ class MultiObjectiveModel(AbsESPnetModel):
         stats = output.stats | {f"loss_{SSL}": output.loss.detach()}
         return force_gatherable((output.loss, stats, output.weight), feats.device)
 
-    def collect_feats(self, **_: Tensor) -> dict[str, Tensor]:
-        """Not used: lengths are known from stage 3, and normalisation is by utterance."""
-        raise NotImplementedError("statistics of features are not collected for several objectives")
+    def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_: Any) -> dict[str, Tensor]:
+        """Features before normalisation, of which ESPnet's stage of statistics takes mean and variance."""
+        feats, lens = self._extract_feats(speech, speech_lengths)
+        return {"feats": feats, "feats_lengths": lens}

@@ -144,6 +144,16 @@ def test_an_exported_objective_is_an_espnet_model_with_the_same_loss(trained, mo
         export(trained, "latest.pth", "ssl")
 
 
+def test_collected_features_are_those_before_normalisation(model, batch):
+    given = batch["asr_aa"][0]
+    found = model.eval().collect_feats(**given)
+    expected, lens = model.frontend(given["speech"], given["speech_lengths"])
+    torch.testing.assert_close(found["feats"], expected)
+    assert torch.equal(found["feats_lengths"], lens)
+    normalised, _ = model._features(given["speech"], given["speech_lengths"], augment=False)
+    assert not torch.allclose(found["feats"], normalised)
+
+
 def test_a_step_on_the_mean_is_the_mean_gradient_and_heads_get_their_own(model, batch):
     options = argparse.Namespace(moo_conf={"levels": [ALL]}, max_epoch=1, health=None)
     model.eval()  # the decoder's dropout
