@@ -9,7 +9,7 @@ from bilevel.data.files import Stamp
 from bilevel.data.lock import lock
 from bilevel.espnet.moo_data import Stream
 
-STREAM = ("NAME", "TRAIN_DIRS", "VALID_DIRS", "TOKENS")
+STREAM = ("NAME", "TRAIN_DIRS", "VALID_DIRS", "TOKENS", "TOKEN_TYPE")
 
 
 def main(argv: Sequence[str] | None) -> None:
@@ -17,10 +17,8 @@ def main(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="bilevel multitask", description=__doc__)
     training.add_config_options(parser)
     training.add_run_options(parser)
-    text = "an objective, dump directories (joined by commas) and the folder of its token list; - for ssl"
-    parser.add_argument("--stream", nargs=4, action="append", metavar=STREAM, required=True, help=text)
-    for name, task in (("--token_type", "asr"), ("--st_token_type", "st")):
-        parser.add_argument(name, default="bpe", choices=("bpe", "char", "word"), help=f"of {task}")
+    text = "an objective, dump directories (joined by commas), folder and type of its token list; - - for ssl"
+    parser.add_argument("--stream", nargs=5, action="append", metavar=STREAM, required=True, help=text)
     parser.add_argument("--only_stats", action="store_true", help="stage 10 alone")
     parser.add_argument("--pretrained", type=Path, help="experiment of bilevel pretrain to start from")
     parser.add_argument("--label", help="name in reports; by default the method's")
@@ -37,8 +35,7 @@ def main(argv: Sequence[str] | None) -> None:
         return
     if not data_stamp.path.exists() or data_stamp.changes():
         raise ValueError(f"{args.stats_dir}: not the data of these objectives; run stage 10 first")
-    types = {"asr": args.token_type, "st": args.st_token_type, "ssl": ""}
-    confs = {stream.name: moo_launch.stream_conf(stream, args.stats_dir, types[stream.task]) for stream in streams}
+    confs = {stream.name: moo_launch.stream_conf(stream, args.stats_dir) for stream in streams}
     merged = training.merge_config(args) | {"streams": confs}
     start = [args.pretrained / "latest.pth"] if args.pretrained else []
     stamp = Stamp(

@@ -19,15 +19,17 @@ class Stream:
         train: Dump directories for training.
         valid: Dump directories for validation.
         tokens: Folder of the token list; None for `ssl`.
+        token_type: bpe, char or word, as that list is; None for `ssl`.
 
     Raises:
-        ValueError: Another name, or a token list too many or too few.
+        ValueError: Another name or type, or a token list too many or too few.
     """
 
     name: str
     train: tuple[Path, ...]
     valid: tuple[Path, ...]
     tokens: Path | None = None
+    token_type: str | None = None
 
     def __post_init__(self) -> None:
         n_words = {"asr": 2, "st": 3, SSL: 1}.get(self.task)
@@ -35,12 +37,14 @@ class Stream:
             raise ValueError(f"objective {self.name!r}: expected asr_<lang>, st_<lang>_<target> or {SSL}")
         if (self.tokens is None) != (self.task == SSL):
             raise ValueError(f"objective {self.name}: expected a token list for asr and st, none for {SSL}")
+        if self.tokens is not None and self.token_type not in ("bpe", "char", "word"):
+            raise ValueError(f"objective {self.name}: token type {self.token_type!r}: expected bpe, char or word")
 
     @classmethod
-    def read(cls, name: str, train: str, valid: str, tokens: str) -> "Stream":
-        """From words of a command line: directories joined by commas, `-` for no token list."""
+    def read(cls, name: str, train: str, valid: str, tokens: str, token_type: str) -> "Stream":
+        """From words of a command line: directories joined by commas, `-` for no token list and no type."""
         dirs = [tuple(map(Path, names.split(","))) for names in (train, valid)]
-        return cls(name, *dirs, None if tokens == "-" else Path(tokens))
+        return cls(name, *dirs) if tokens == "-" else cls(name, *dirs, Path(tokens), token_type)
 
     @property
     def task(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bilevel.data.tables import read_scp
+from bilevel.espnet.config import read_yaml
 from bilevel.espnet.dump import DumpSet
 from bilevel.espnet.launch import training_options
 from bilevel.espnet.moo_data import SSL, Stream
@@ -22,13 +23,13 @@ def write_streams(streams: list[Stream], folder: Path) -> None:
         stream.write(folder / stream.name)
 
 
-def stream_conf(stream: Stream, folder: Path, token_type: str) -> dict[str, Any]:
+def stream_conf(stream: Stream, folder: Path) -> dict[str, Any]:
     """What the task is told of an objective's data."""
     conf: dict[str, Any] = {"type": DumpSet(stream.train[0]).type}
     conf |= {split: str(folder / stream.name / split) for split in ("train", "valid")}
     if stream.tokens is not None:
-        conf |= {"tokens": str(stream.tokens / "tokens.txt"), "token_type": token_type}
-        if token_type == "bpe":
+        conf |= {"tokens": str(stream.tokens / "tokens.txt"), "token_type": stream.token_type}
+        if stream.token_type == "bpe":
             conf["bpemodel"] = str(stream.tokens / "bpe.model")
     return conf
 
@@ -39,6 +40,8 @@ def train(config: Path, args: argparse.Namespace, streams: list[Stream]) -> None
     Raises:
         ValueError: Normalisation by statistics of a whole set, or transcripts that CTC cannot align.
     """
+    if read_yaml(config).get("normalize") == "global_mvn":
+        raise ValueError(f"{config}: normalize global_mvn: no statistics over several objectives; use utterance_mvn")
     options = training_options(config, args, args.exp_dir, args.stats_dir)
     input_size = DumpSet(streams[0].train[0]).input_size()
     if input_size is not None:
@@ -71,10 +74,6 @@ def _check_ctc(options: list[str], input_size: int | None, exp_dir: Path) -> Non
     from bilevel.espnet.moo_task import MultiObjectiveTask, tokeniser
 
     args = MultiObjectiveTask.get_parser().parse_args(options)
-    if args.normalize == "global_mvn":
-        raise ValueError(
-            "normalize global_mvn: statistics over several objectives are not collected; use utterance_mvn"
-        )
     with torch.device("meta"):
         model = MultiObjectiveTask.build_model(args)
     frames = encoder_length(model, input_size)

@@ -44,7 +44,10 @@ class Weighting(ObjectiveWeighting):
         """Move the means of the objectives that are given, and return them."""
         for m, new in rows.items():
             old = self.means.get(m)
-            self.means[m] = list(new) if old is None else [self._mixed(y, g) for y, g in zip(old, new, strict=True)]
+            device = next((g.device for g in new if g is not None), None)  # a restored mean may lie elsewhere
+            self.means[m] = list(new) if old is None else [
+                self._mixed(None if y is None else y.to(device), g) for y, g in zip(old, new, strict=True)
+            ]  # fmt: skip
         return {m: self.means[m] for m in rows}
 
     def _mixed(self, y: Tensor | None, g: Tensor | None) -> Tensor | None:

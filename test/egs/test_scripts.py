@@ -88,6 +88,16 @@ def test_objectives_are_checked_before_anything_runs(names, code, tmp_path):
     assert (f"objective {names}: expected asr_LANG" in done.stderr) == (code == 2)
 
 
+def test_translations_without_spaces_are_trained_on_the_characters_of_their_token_list(tmp_path):
+    options = ["--objectives", "st_en_zh st_de_en", "--langs", "en de", "--recipe", str(tmp_path), "--stage", "10"]
+    printed = start(ROOT / "egs/mini_st/st1/run.sh", *options, cwd=tmp_path).stdout
+    lists = re.findall(r"--stream (\w+) \S+ \S+ (\S+) (\w+)", printed.splitlines()[-1])
+    assert lists == [
+        ("st_en_zh", "dump/token_list/char_st_en_zh", "char"),
+        ("st_de_en", "dump/token_list/word_st_de_en", "word"),
+    ]
+
+
 def test_lists_may_span_lines(tmp_path):
     """What comes after the first line counts: here an objective that there is no language for."""
     options = ["--objectives", "asr_de\n  asr_fr", "--langs", "de\nzh", "--stop_stage", "0", "--recipe", str(tmp_path)]

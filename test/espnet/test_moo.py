@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,8 +56,8 @@ def streams(corpus):
     (tokens / "tokens.txt").write_text("\n".join(TOKENS) + "\n")
     train, valid = (corpus.root / "train",), (corpus.root / "dev",)
     return [
-        Stream("asr_aa", train, valid, tokens),
-        Stream("st_aa_xx", train, valid, tokens),
+        Stream("asr_aa", train, valid, tokens, "char"),
+        Stream("st_aa_xx", train, valid, tokens, "char"),
         Stream("ssl", (*train, corpus.root / "unlab"), valid),
     ]
 
@@ -69,7 +70,7 @@ def run(streams, tmp_path_factory):
         folder = out or tmp_path_factory.mktemp("moo")
         args = argparse.Namespace(stats_dir=folder / "stats", exp_dir=folder / "exp", pretrained=None, seed=3, ngpu=0)
         moo_launch.write_streams(streams, args.stats_dir)
-        confs = {s.name: moo_launch.stream_conf(s, args.stats_dir, "char") for s in streams}
+        confs = {s.name: moo_launch.stream_conf(s, args.stats_dir) for s in streams}
         config = MOO | {"moo_conf": {"levels": levels} | (moo or {}), "streams": confs} | changes
         (folder / "given.yaml").write_text(yaml.safe_dump(config))
         level = logging.getLogger().level
@@ -116,12 +117,24 @@ def test_streams_hold_what_has_text_and_name_what_is_wrong(streams, corpus, tmp_
     assert keys["ssl"] == sorted(corpus.ids["train"] + corpus.ids["unlab"])
     train, valid, tokens = streams[0].train, streams[0].valid, streams[0].tokens
     with pytest.raises(ValueError, match=r"text.yy: no such file, which st_aa_yy predicts"):
-        Stream("st_aa_yy", train, valid, tokens).write(tmp_path / "x")
+        Stream("st_aa_yy", train, valid, tokens, "char").write(tmp_path / "x")
     with pytest.raises(ValueError, match="train-0 is in two of"):
         Stream("ssl", train + train, valid).write(tmp_path / "x")
     for name, given in (("mt_aa", tokens), ("asr", tokens), ("st_aa", tokens), ("asr_aa", None), ("ssl", tokens)):
         with pytest.raises(ValueError, match="objective"):
-            Stream(name, train, valid, given)
+            Stream(name, train, valid, given, "char")
+    with pytest.raises(ValueError, match="token type 'phn': expected bpe, char or word"):
+        Stream("asr_aa", train, valid, tokens, "phn")
+    words = ("train", "a,b", "t", "char")
+    assert Stream.read("asr_aa", *words) == Stream(
+        "asr_aa", (Path("train"),), (Path("a"), Path("b")), Path("t"), "char"
+    )
+    assert Stream.read("ssl", "train", "dev", "-", "-") == Stream("ssl", (Path("train"),), (Path("dev"),))
+
+
+def test_statistics_of_a_whole_set_are_refused(run):
+    with pytest.raises(ValueError, match="no statistics over several objectives; use utterance_mvn"):
+        run([ALL], normalize="global_mvn")
 
 
 def test_an_exported_objective_is_an_espnet_model_with_the_same_loss(trained, model, batch):

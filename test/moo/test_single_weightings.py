@@ -249,3 +249,13 @@ def test_torchjd_names_what_it_has():
         rtol=1e-3,
         atol=1e-4,
     )
+
+
+def test_means_that_were_restored_elsewhere_move_to_the_gradients():
+    """A state is read to main memory, gradients are where the model is; "meta" stands for any other device."""
+    moco = build("moco", 1)
+    moco.track({0: [torch.ones(3), None, torch.ones(2)]})
+    other = build("moco", 1)
+    other.load_state_dict(moco.state_dict())
+    found = other.track({0: [torch.empty(3, device="meta"), torch.empty(2, device="meta"), None]})[0]
+    assert [row.device.type for row in found] == ["meta"] * 3

@@ -117,7 +117,7 @@ for name in "${names[@]}"; do
     IFS=_ read -r task lang target <<<"${name}"
     train_dir=${dump}/${lang}_${train_part}${suffix}
     if [ "${task}" = ssl ]; then
-        streams+=(--stream ssl "$(IFS=, && echo "${trains[*]/#/${dump}/}")" "$(IFS=, && echo "${valids[*]/#/${dump}/}")" -)
+        streams+=(--stream ssl "$(IFS=, && echo "${trains[*]/#/${dump}/}")" "$(IFS=, && echo "${valids[*]/#/${dump}/}")" - -)
         continue
     elif [ "${task}" = asr ]; then
         units=${token_type} n=${nbpe} table[${name}]=text search[${name}]=${inference_config}
@@ -137,7 +137,7 @@ for name in "${names[@]}"; do
     if begins 5 "token list of ${name}"; then
         run tokens --text "${train_dir}/${table[${name}]}" --out_dir "${tokens}" --token_type "${units}" --nbpe "${n}"
     fi
-    streams+=(--stream "${name}" "${train_dir}" "${dump}/${lang}_${valid_part}" "${tokens}")
+    streams+=(--stream "${name}" "${train_dir}" "${dump}/${lang}_${valid_part}" "${tokens}" "${units}")
 done
 
 changed=${pretrained:+_from_$(basename "${pretrained}")}
@@ -147,8 +147,8 @@ data=$(cksum <<<"${names[*]} ${trains[*]}" | cut -d' ' -f1)
 tag=${st_tag:-st_${method}${config}_${feats_type}_${kinds}_${data}${suffix}${changed}_seed${seed}}
 exp=${expdir}/${tag}
 stats=${expdir}/st_stats_${feats_type}_${kinds}_${data}${suffix}
-common=("${streams[@]}" --token_type "${token_type}" --st_token_type "${st_token_type}" --fs "${fs}" --stats_dir "${stats}"
-    "${configs[@]}" ${pretrained:+--pretrained "${pretrained}"} --method "${method}" --method_dir "${method_dir}"
+common=("${streams[@]}" --fs "${fs}" --stats_dir "${stats}" "${configs[@]}"
+    ${pretrained:+--pretrained "${pretrained}"} --method "${method}" --method_dir "${method_dir}"
     ${label:+--label "${label}"} --exp_dir "${exp}" --corpus "${corpus}" --seed "${seed}" --ngpu "${ngpu}")
 for override in "${overrides[@]}"; do common+=(--set "${override}"); done
 if begins 10 "data of objectives"; then run multitask "${common[@]}" --only_stats; fi
