@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import fnmatch
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from espnet2.utils.build_dataclass import build_dataclass
 from espnet2.utils.nested_dict_action import NestedDictAction
 from torch import Tensor
 
-from bilevel.data.files import atomic_path
+from bilevel.data.files import atomic_path, write_text
 from bilevel.espnet.checkpoint import load_state, save_state
 from bilevel.espnet.levels import global_mean
 from bilevel.espnet.moo_data import SSL
@@ -187,8 +188,10 @@ class ObjectivesStep(Step):
         return global_mean(loss, stats, weight) if self.distributed else (loss, stats, weight)
 
     def save(self, output_dir: Path, epoch: int) -> None:
-        """State of weightings, and conflict.json."""
+        """State of weightings; for the report levels.json (level -> objectives) and conflict.json."""
         save_state(self.levels.state_dict(), output_dir, epoch)
+        members = {level.name: level.objectives for level in self.levels.levels}
+        write_text(output_dir / "levels.json", json.dumps(members, indent=1) + "\n")
         if self.levels.monitor is not None:
             with atomic_path(output_dir / "conflict.json") as temporary:
                 self.levels.monitor.write(temporary)

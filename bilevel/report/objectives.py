@@ -1,7 +1,6 @@
 """Trainings with several objectives: whether they conflict, in which level, and what weight each one got."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 
 from bilevel.report.plots import Panel, Plot, Series, colour, curve_plots, points, series_plot
 from bilevel.report.runs import Run, methods_of
@@ -17,17 +16,15 @@ def objectives_of(run: Run) -> list[str]:
 def levels_of(run: Run) -> dict[str, list[str]]:
     """Level -> its objectives, in the order of the levels; objectives in no known level stand under "".
 
-    The configuration may name objectives, kinds of them (`asr` for asr_en and asr_fr) or patterns (`*_en`). Without a
-    configuration the levels are those that were logged; one alone has all objectives.
+    Of a training that has not recorded its levels, those that were logged are known by name; one alone has all.
     """
-    left, found = objectives_of(run), {}
-    for level, entries in run.levels.items():
-        found[level] = [name for entry in entries for name in left if _belongs(name, entry)]
-        left = [name for name in left if name not in found[level]]
+    names = objectives_of(run)
+    found = {level: [name for name in own if name in names] for level, own in run.levels.items()}
     if not found:
         found = {level: [] for level in _logged_levels(run)}
         if len(found) == 1:
-            return dict.fromkeys(found, left)
+            return dict.fromkeys(found, names)
+    left = [name for name in names if not any(name in own for own in found.values())]
     return {**found, "": left} if left else found
 
 
@@ -144,10 +141,6 @@ def _levels(runs: Sequence[Run]) -> dict[str, list[str]]:
 def _logged_levels(run: Run) -> list[str]:
     keys = dict.fromkeys(key for row in run.epochs for key in row)
     return [key[6:] for key in keys if key.startswith("scale_")]
-
-
-def _belongs(objective: str, entry: str) -> bool:
-    return fnmatch(objective, entry) or objective.startswith(f"{entry}_")
 
 
 def _values(rows: Sequence[Mapping], key: str) -> list[float]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from bilevel.scoring.result import METRICS, Score
 
 # Baselines first; the first one present is what the others are compared with. Other methods follow by name.
@@ -119,15 +117,9 @@ class Run:
 
     @cached_property
     def levels(self) -> Mapping[str, Sequence[str]]:
-        """Level -> its objectives, as `levels` in config.yaml has them, wherever it stands; empty without them."""
-        file = self.path / "config.yaml"
-        if not file.exists():
-            return {}
-        try:
-            found = _find_levels(yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{file}: not YAML ({error}); run the training stage again") from None
-        return {level["name"]: level["objectives"] for level in found}
+        """levels.json: level -> its objectives, as the training had them; empty without it."""
+        file = self.path / "levels.json"
+        return _load(file) if file.exists() else {}
 
     @property
     def kind(self) -> str:
@@ -200,16 +192,6 @@ def _decoding(entry: Mapping, corpus: str, folder: Path, taken: Sequence[tuple[P
     place = next(iter(free or same), None)
     fields = {key: entry[key] for key in _RESULT_KEYS}
     return Decoding(**fields, corpus=corpus, decode=place.parent.name if place else "", folder=place)
-
-
-def _find_levels(node: object) -> Sequence[Mapping]:
-    """The first list of levels below a node of a configuration."""
-    if not isinstance(node, dict):
-        return ()
-    levels = node.get("levels")
-    if isinstance(levels, list) and all(isinstance(v, dict) and v.keys() >= {"name", "objectives"} for v in levels):
-        return levels
-    return next(filter(None, map(_find_levels, node.values())), ())
 
 
 def _value(file: Path) -> float:

@@ -214,6 +214,8 @@ def test_a_growing_penalty_is_trained_where_it_counts_and_costs_are_counted(trai
         assert row["mix_asr_aa"] + row["mix_st_aa_xx"] + row.get("mix_ssl", 0) == pytest.approx(1)
         assert -1 <= row["cosine_supervised"] <= 1
         assert row.keys() >= {"valid_loss", "valid_loss_asr_aa", "valid_cer_ctc_asr_aa", "valid_acc_st_aa_xx"}
+    members = json.loads((trained / "levels.json").read_text())
+    assert members == {"supervised": ["asr_aa", "st_aa_xx"], "self_supervised": ["ssl"]}
     conflict = json.loads((trained / "conflict.json").read_text())
     assert conflict["objectives"] == ["asr_aa", "st_aa_xx", "ssl"]
     assert len(conflict["records"]) == 4  # nine steps, one record every two

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from bilevel.bin import report
 from bilevel.report.conflict import _RANGE, _UNKNOWN, _heat, conflict_table, conflicts, pair_plot, step_plot
@@ -105,9 +104,7 @@ def fabricate(exp_dir: Path, n_seeds: int = 2) -> Path:
             rows = epoch_rows(levels, seed)
             (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             (folder / "conflict.json").write_text(json.dumps(conflict(OBJECTIVES, seed)))
-            confs = [{"name": name, "objectives": list(own), "weighting": "modo"} for name, own in levels.items()]
-            config = {"token_list": ["a", "b"], "model_conf": {"moo": {"nested": True, "levels": confs}}}
-            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+            (folder / "levels.json").write_text(json.dumps({name: list(own) for name, own in levels.items()}))
     return exp_dir
 
 
@@ -129,21 +126,19 @@ def rows(table):
     return [{name: cell.text for name, cell in zip(table.header, row, strict=True)} for row in table.rows]
 
 
-def test_levels_come_from_the_configuration_wherever_they_stand(copy):
+def test_levels_are_those_of_the_training(copy):
     run = next(run for run in read_runs(copy) if run.method == "vm_asr")
     assert sorted(objectives_of(run)) == sorted(OBJECTIVES)
     assert levels_of(run) == {name: list(own) for name, own in METHODS["vm_asr"][0].items()}
-    short = [["asr"], ["*_en", "ssl"]]
-    confs = [{"name": name, "objectives": own} for name, own in zip(("first", "second"), short, strict=True)]
-    for folder in copy.iterdir():
-        (folder / "config.yaml").write_text(yaml.safe_dump({"a": [1], "b": {"levels": 3, "c": {"levels": confs}}}))
+    for folder in copy.iterdir():  # one of them was never trained, others are in no level
+        (folder / "levels.json").write_text(json.dumps({"first": [*OBJECTIVES[:3], "asr_xx"], "second": ["ssl"]}))
     run = next(run for run in read_runs(copy) if run.method == "vm_asr")
-    left = {"": ["st_en_fr"]}
-    assert levels_of(run) == {"first": list(OBJECTIVES[:3]), "second": ["st_fr_en", "st_zh_en", "ssl"]} | left
+    left = [name for name in OBJECTIVES[3:] if name != "ssl"]
+    assert levels_of(run) == {"first": list(OBJECTIVES[:3]), "second": ["ssl"], "": left}
 
 
-def test_without_a_configuration_one_level_has_all_objectives_and_of_several_nobody_knows(copy):
-    for file in copy.glob("*/config.yaml"):
+def test_without_a_record_one_level_has_all_objectives_and_of_several_nobody_knows(copy):
+    for file in copy.glob("*/levels.json"):
         file.unlink()
     by_method = {run.method: levels_of(run) for run in read_runs(copy)}
     assert by_method["sum"] == {"all": list(OBJECTIVES)}
@@ -288,8 +283,8 @@ def test_files_that_are_not_as_they_should_be_are_named(copy):
         file.write_text(json.dumps(good | changes))
         with pytest.raises(ValueError, match=match):
             conflicts(read_runs(copy))
-    (copy / "sum_seed0" / "config.yaml").write_text("{")
-    with pytest.raises(ValueError, match=r"sum_seed0/config\.yaml: not YAML"):
+    (copy / "sum_seed0" / "levels.json").write_text("{")
+    with pytest.raises(ValueError, match=r"sum_seed0/levels\.json: not JSON"):
         level_table(read_runs(copy))
 
 
