@@ -73,7 +73,7 @@ def prepare(
         config = {"corpus": corpus, "splits": parts[name], "text": name not in unlabelled_sets}
         stamp = _stamp(Path(data_dir) / name, src, config, options)
         if not stamp.fresh():
-            rows, _ = collect(module, src, parts[name], options)
+            rows = collect(module, src, parts[name], options)[0]
             _write(Path(data_dir) / name, _unlabelled(rows) if name in unlabelled_sets else rows, stamp)
     if pool:
         _prepare_pool(module, src, parts[pool.pool_set], Path(data_dir), pool, options)
@@ -119,13 +119,15 @@ def collect(
         faults += _size_faults(module, src, split, len(found), sum(lengths_sec.values()) / 3600)
         rows += found
         durations_sec |= lengths_sec
+        del found, lengths_sec
     if faults and rows and options.allow_partial:
         print(f"note: partial corpus: {'; '.join(faults)}", flush=True)
     elif faults:
         raise ValueError(
             f"{'; '.join(faults)}; complete {src}" + (", or continue with --allow_partial" if rows else "")
         )
-    return _normal(rows, options), durations_sec
+    _normalise(rows, options)
+    return rows, durations_sec
 
 
 def _source(module: ModuleType, src: Path | None, dst: Path, splits: Sequence[str]) -> Path:
@@ -189,10 +191,11 @@ def _unlabelled(rows: Sequence[Utterance]) -> list[Utterance]:
     return [replace(u, text=None, translations={}) for u in rows]
 
 
-def _normal(rows: Sequence[Utterance], options: Options) -> list[Utterance]:
+def _normalise(rows: list[Utterance], options: Options) -> None:
     texts = [u.text for u in rows if u.text is not None]
     normal = iter(normalise_all(texts, case=options.case, punctuation=options.punctuation))
-    return [replace(u, text=None if u.text is None else next(normal), audio=os.path.abspath(u.audio)) for u in rows]
+    for i, u in enumerate(rows):  # in place: corpora of millions of utterances are not held twice
+        rows[i] = replace(u, text=None if u.text is None else next(normal), audio=os.path.abspath(u.audio))
 
 
 def _check_audio(rows: Sequence[Utterance], durations_sec: Mapping[str, float], split: str) -> None:

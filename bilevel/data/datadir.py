@@ -5,7 +5,7 @@ One `<key> <value>` line an entry, UTF-8, LF, sorted in the C locale (by code po
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,32 +51,39 @@ def read_datadir(path: Path) -> list[Utterance]:
     lost = sorted({recording for recording, _, _ in segments.values()} - audio.keys())
     _refuse(lost, path, "segments names recordings that are not in wav.scp")
     ids = sorted(segments or audio)
-    text = read_scp(path / "text") if (path / "text").exists() else None
-    if text is not None:
-        _refuse(sorted(text.keys() - set(ids)), path, "text without audio")
-        _refuse(sorted(set(ids) - text.keys()), path, "audio without text")
-    tables = {name: read_optional(path / name) for name in ("utt2spk", *OPTIONAL_TABLES)}
-    translations = {
-        match[1]: read_scp(file) for file in sorted(path.iterdir()) if (match := _TRANSLATION.fullmatch(file.name))
+    labelled = (path / "text").exists()
+    if labelled:
+        keys = read_scp(path / "text").keys()
+        _refuse(sorted(keys - set(ids)), path, "text without audio")
+        _refuse(sorted(set(ids) - keys), path, "audio without text")
+        del keys
+
+    def column(name: str) -> list[str | None]:
+        table = read_optional(path / name)  # one at a time: each has the keys once more
+        return [table.get(key) for key in ids]
+
+    text, speaker = column("text"), column("utt2spk")
+    lang, source, speed, channel = (column(name) for name in OPTIONAL_TABLES)
+    in_other = {
+        match[1]: column(file.name) for file in sorted(path.iterdir()) if (match := _TRANSLATION.fullmatch(file.name))
     }
     utterances = []
-    for key in ids:
+    for i, key in enumerate(ids):
         recording, start_sec, end_sec = segments.get(key, (None, None, None))
-        channel = tables["utt2channel"].get(key)
         utterances.append(
             Utterance(
                 id=key,
                 audio=audio[recording or key],
-                text=None if text is None else text[key],
-                speaker=tables["utt2spk"].get(key, key),
+                text=text[i],
+                speaker=key if speaker[i] is None else speaker[i],
                 recording=recording,
                 start_sec=start_sec,
                 end_sec=end_sec,
-                channel=None if channel is None else int(channel),
-                speed=float(tables["utt2speed"].get(key, 1.0)),
-                lang=tables["utt2lang"].get(key),
-                source=tables["utt2source"].get(key),
-                translations={lang: table[key] for lang, table in translations.items() if key in table},
+                channel=None if channel[i] is None else int(channel[i]),
+                speed=1.0 if speed[i] is None else float(speed[i]),
+                lang=lang[i],
+                source=source[i],
+                translations={name: texts[i] for name, texts in in_other.items() if texts[i] is not None},
             )
         )
     return utterances
@@ -118,7 +125,7 @@ def write_datadir(
     rows = _unique(utterances, path)
     tables = make_tables(rows, path, utterance_durations(rows) if durations_sec is None else durations_sec)
     with atomic_dir(path, is_table) as folder:
-        for name, table in tables.items():
+        for name, table in tables:
             write_lines(folder / name, (f"{key} {table[key]}".rstrip() for key in sorted(table)))
 
 
@@ -141,28 +148,32 @@ def _unique(utterances: Iterable[Utterance], path: Path) -> list[Utterance]:
     return [rows[key] for key in sorted(rows)]
 
 
-def make_tables(rows: list[Utterance], path: Path, durations_sec: Mapping[str, float]) -> dict[str, dict[str, str]]:
-    """All tables of a data directory, by file name; `path` serves the messages only."""
-    labelled = {u.id for u in rows if u.text is not None}
-    _refuse(sorted({u.id for u in rows} - labelled) if labelled else [], path, "a labelled set with audio without text")
-    tables: dict[str, dict[str, str]] = {"wav.scp": _wav_scp(rows), "utt2spk": {u.id: u.speaker or u.id for u in rows}}
+def make_tables(
+    rows: list[Utterance], path: Path, durations_sec: Mapping[str, float]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Name and content of each table of a data directory, one at a time in memory; `path` serves the messages only."""
+    labelled = any(u.text is not None for u in rows)
+    _refuse(sorted(u.id for u in rows if labelled and u.text is None), path, "a labelled set with audio without text")
+    yield "wav.scp", _wav_scp(rows)
+    utt2spk = {u.id: u.speaker or u.id for u in rows}
+    yield "utt2spk", utt2spk
+    yield "spk2utt", invert(utt2spk)
+    del utt2spk
+    yield "utt2dur", {u.id: f"{durations_sec[u.id]:.6f}" for u in rows if u.id in durations_sec}
     if any(u.recording for u in rows):
-        tables["segments"] = {u.id: _segment_row(u, durations_sec) for u in rows}
+        yield "segments", {u.id: _segment_row(u, durations_sec) for u in rows}
     if labelled:
-        tables["text"] = {u.id: _one_line(u.text, u.id) for u in rows}
-    tables["utt2dur"] = {u.id: f"{durations_sec[u.id]:.6f}" for u in rows if u.id in durations_sec}
-    tables["spk2utt"] = invert(tables["utt2spk"])
+        yield "text", {u.id: _one_line(u.text, u.id) for u in rows}
     if any(u.speed != 1.0 for u in rows):
-        tables["utt2speed"] = {u.id: repr(u.speed) for u in rows}
-    tables["utt2channel"] = {u.id: str(u.channel) for u in rows if u.channel is not None}
-    tables["utt2lang"] = {u.id: u.lang for u in rows if u.lang is not None}
-    tables["utt2source"] = {u.id: u.source for u in rows if u.source is not None}
+        yield "utt2speed", {u.id: repr(u.speed) for u in rows}
+    for name, value in (("utt2channel", "channel"), ("utt2lang", "lang"), ("utt2source", "source")):
+        table = {u.id: str(getattr(u, value)) for u in rows if getattr(u, value) is not None}
+        if table:
+            yield name, table
     for lang in sorted({lang for u in rows for lang in u.translations}):
         if not _TRANSLATION.fullmatch(f"text.{lang}"):
             raise ValueError(f"{path}: translation language {lang!r}: expected a code such as de or pt-BR")
-        tables[f"text.{lang}"] = {u.id: _one_line(u.translations[lang], u.id) for u in rows if lang in u.translations}
-    always = ("wav.scp", "utt2spk", "spk2utt", "utt2dur")
-    return {name: table for name, table in tables.items() if table or name in always}
+        yield f"text.{lang}", {u.id: _one_line(u.translations[lang], u.id) for u in rows if lang in u.translations}
 
 
 def _wav_scp(rows: list[Utterance]) -> dict[str, str]:
@@ -197,11 +208,13 @@ def utterance_durations(rows: Iterable[Utterance]) -> dict[str, float]:
     no entry (the scan judges it).
     """
     rows = list(rows)
-    lengths_sec = {u.id: _stated_sec(u) for u in rows}
-    unknown = [u for u in rows if lengths_sec[u.id] is None]
+    lengths_sec = {u.id: length / u.speed for u in rows if (length := _stated_sec(u)) is not None}
+    unknown = [u for u in rows if u.id not in lengths_sec]
     with ThreadPoolExecutor(8) as pool:  # bound by the disk, and libsndfile releases the lock
-        lengths_sec |= zip([u.id for u in unknown], pool.map(_header_sec, unknown), strict=True)
-    return {u.id: length / u.speed for u in rows if (length := lengths_sec[u.id]) is not None}
+        for u, length in zip(unknown, pool.map(_header_sec, unknown), strict=True):
+            if length is not None:
+                lengths_sec[u.id] = length / u.speed
+    return lengths_sec
 
 
 def _stated_sec(u: Utterance) -> float | None:

@@ -195,6 +195,6 @@ def _whole(u: Utterance, audio: str) -> Utterance:
 def _write_tables(
     rows: list[Utterance], durations_sec: dict[str, float], folder: Path, dst: Path, skip: str = ""
 ) -> None:
-    for name, table in make_tables(rows, dst, durations_sec).items():
+    for name, table in make_tables(rows, dst, durations_sec):
         if name != skip:
             write_lines(folder / name, (f"{key} {table[key]}".rstrip() for key in sorted(table)))

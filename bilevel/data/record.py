@@ -1,12 +1,14 @@
 """The one record that corpora yield and data directories hold."""
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 # Ids become file names and Kaldi keys: a safe set, so that none can leave a folder or start an option.
 _SAFE_ID = re.compile(r"[\w.+=@%,][\w.+=@%,-]{0,199}")
+_NO_TRANSLATIONS: Mapping[str, str] = MappingProxyType({})
 
 
 def is_safe_id(name: str) -> bool:
@@ -48,10 +50,12 @@ class Utterance:
     speed: float = 1.0
     lang: str | None = None
     source: str | None = None
-    translations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    translations: Mapping[str, str] = field(default_factory=lambda: _NO_TRANSLATIONS)
     duration_sec: float | None = None
 
     def __post_init__(self) -> None:
+        # Millions of utterances have thousands of speakers: one string each.
+        object.__setattr__(self, "speaker", sys.intern(self.speaker))
         for kind, value in (
             ("utterance", self.id),
             ("speaker", self.speaker or self.id),

@@ -1,6 +1,7 @@
 """The text files of `<key> <value>` lines that data directories are made of."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -10,17 +11,20 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         ValueError: Undecodable bytes, with file and line number.
     """
-    lines = []
-    rows = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    for number, row in enumerate(rows[:-1] if rows[-1] == b"" else rows, 1):
-        try:
-            lines.append(row.rstrip(b"\r").decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path}:{number}: byte {row[error.start]:#04x} is not UTF-8; find the file's encoding and convert it, "
-                f"for instance: iconv -f LATIN1 -t UTF-8"
-            ) from None
-    return lines
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with Path(path).open("rb") as file:
+        for number, row in enumerate(file, 1):
+            row = row.removeprefix(b"\xef\xbb\xbf") if number == 1 else row
+            try:
+                yield row.rstrip(b"\n").rstrip(b"\r").decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}:{number}: byte {row[error.start]:#04x} is not UTF-8; find the file's encoding and convert "
+                    f"it, for instance: iconv -f LATIN1 -t UTF-8"
+                ) from None
 
 
 def split_line(line: str) -> tuple[str, str]:
@@ -39,7 +43,7 @@ def read_scp(path: Path) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     clashes = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         key, value = split_line(line)
