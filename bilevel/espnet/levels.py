@@ -22,6 +22,14 @@ def global_mean(loss: Tensor, stats: dict[str, Any], weight: Tensor) -> tuple[Te
     return (loss * share).sum() / total * torch.distributed.get_world_size(), stats, weight
 
 
+def input_length(batch: Batch, distributed: bool) -> Tensor:
+    """Samples (or frames) of a batch, over all processes."""
+    length = batch["speech_lengths"].sum()
+    if distributed:
+        torch.distributed.all_reduce(length)
+    return length
+
+
 class Levels:
     """`bilevel.optim.problem.Problem` of a model with `upper_params`, `lower_params`, `ssl` and `forward(level=...)`.
 
@@ -40,7 +48,7 @@ class Levels:
         self.core = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
         self.autocast = autocast
         self.distributed = distributed
-        self._found: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
+        self._found: dict[int, tuple[dict[str, Tensor], Tensor, Tensor]] = {}  # statistics, weight, length
         self._evaluated: list[tuple[float, Tensor]] = []  # passes, and length of the input
 
     def upper_params(self) -> list[torch.nn.Parameter]:
@@ -61,13 +69,14 @@ class Levels:
 
     def _level(self, level: str, batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name != "source"}
-        self._evaluated.append((self.core.ssl.passes if level == "lower" else 1.0, batch["speech_lengths"].sum()))
+        length = input_length(batch, self.distributed)
+        self._evaluated.append((self.core.ssl.passes if level == "lower" else 1.0, length))
         with self.autocast():
             loss, stats, weight = self.model(level=level, **inputs)
         stats = {name: value for name, value in stats.items() if value is not None}
         if self.distributed:
             loss, stats, weight = global_mean(loss, stats, weight)
-        self._found.setdefault(id(batch), (stats, weight))
+        self._found.setdefault(id(batch), (stats, weight, length))
         return loss.squeeze()
 
     def take_cost(self) -> dict[str, float]:
@@ -91,11 +100,15 @@ class Levels:
             parts = level if isinstance(level, list) else [level]
             rows = [self._found[id(part)] for part in parts]
             if len(rows) == 1:
-                yield *rows[0], {"": rows[0][0]}
+                stats, weight, _ = rows[0]
+                yield stats, weight, {"": stats}
                 continue
-            lengths = [float(part["speech_lengths"].sum()) for part in parts]
-            mean: dict[str, Any] = {name: sum(row[name] for row, _ in rows) / len(rows) for name in rows[0][0]}
-            for part, (row, _), length in zip(parts, rows, lengths, strict=True):
-                mean |= {f"ssl_loss_{part['source']}": row["ssl_loss"], f"mix_{part['source']}": length / sum(lengths)}
-            yield mean, None, {part["source"]: row for part, (row, _) in zip(parts, rows, strict=True)}
+            total = sum(float(length) for *_, length in rows)
+            mean: dict[str, Any] = {name: sum(stats[name] for stats, *_ in rows) / len(rows) for name in rows[0][0]}
+            for part, (stats, _, length) in zip(parts, rows, strict=True):
+                mean |= {
+                    f"ssl_loss_{part['source']}": stats["ssl_loss"],
+                    f"mix_{part['source']}": float(length) / total,
+                }
+            yield mean, None, {part["source"]: stats for part, (stats, *_) in zip(parts, rows, strict=True)}
         self._found.clear()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bilevel.data.files import atomic_path, write_text
 from bilevel.espnet.checkpoint import load_state, save_state
-from bilevel.espnet.levels import global_mean
+from bilevel.espnet.levels import global_mean, input_length
 from bilevel.espnet.moo_data import SSL
 from bilevel.espnet.moo_model import MultiObjectiveModel
 from bilevel.espnet.options import BilevelTrainerOptions
@@ -156,7 +156,7 @@ class ObjectivesStep(Step):
 
     def register(self, batch: dict[str, Any], reporter: SubReporter, step: int) -> None:
         """Statistics of each objective, its share of the audio, and the passes of the encoder."""
-        lengths = {name: sum(float(part["speech_lengths"].sum()) for part in parts) for name, parts in batch.items()}
+        lengths = {n: sum(float(input_length(part, self.distributed)) for part in parts) for n, parts in batch.items()}
         for name, found in self._found.items():
             keys = found[0][0]
             mean = {key: sum(float(stats[key]) for stats, _ in found) / len(found) for key in keys}

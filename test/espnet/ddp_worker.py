@@ -39,7 +39,8 @@ def train(kit: Kit, rank: int, world: int, out: Path) -> None:
         steps.append((ids, batch))
     recorder = Recorder(model, lr=0.1)
     _, reporter = kit.epoch(wrapped, steps, args, recorder, distributed=option)
-    stats = {name: float(reporter.get_value("train", name)) for name in ("loss", "ssl_loss", "ssl_acc", "grad_norm")}
+    names = ("loss", "ssl_loss", "ssl_acc", "grad_norm", "n_input")
+    stats = {name: float(reporter.get_value("train", name)) for name in names}
     torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats}, out)
     if world > 1:
         torch.distributed.destroy_process_group()
@@ -59,7 +60,7 @@ def pretrain(kit: Kit, rank: int, world: int, out: Path) -> None:
         steps.append(([], {"lower": [part | {"speech": part["speech"].double()} for part in parts]}))
     recorder = Recorder(model, lr=0.1)
     _, reporter = kit.epoch(wrapped, steps, args, recorder, distributed=option)
-    names = ("ssl_loss", "ssl_loss_s0", "ssl_loss_s1", "ssl_acc", "grad_norm", "passes")
+    names = ("ssl_loss", "ssl_loss_s0", "ssl_loss_s1", "ssl_acc", "grad_norm", "passes", "n_input", "mix_s0")
     stats = {name: float(reporter.get_value("train", name)) for name in names}
     moved = torch.load(args.output_dir + "/solver/1epoch.pth", weights_only=True) if rank == 0 else None
     torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats, "solver": moved}, out)
@@ -87,7 +88,8 @@ def objectives(kit: Kit, rank: int, world: int, out: Path) -> None:
     recorder = Recorder(model, lr=0.1)
     steps = [([], double)] * 3
     _, reporter = kit.epoch(wrapped, steps, args, recorder, distributed=option, trainer=MultiObjectiveTrainer)
-    names = ("loss_asr_aa", "loss_st_aa_xx", "loss_ssl", "grad_norm", "weight_asr_aa", "cosine_supervised", "passes")
+    names = ("loss_asr_aa", "loss_st_aa_xx", "loss_ssl", "grad_norm", "weight_asr_aa", "cosine_supervised")
+    names += ("passes", "n_input", "mix_ssl")
     stats = {name: float(reporter.get_value("train", name)) for name in names}
     torch.save({"model": snapshot(model), "grads": recorder.seen, "stats": stats}, out)
     if world > 1:

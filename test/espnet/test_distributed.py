@@ -68,7 +68,7 @@ def test_a_whole_training_is_the_same_in_two_processes(runs):
     for name, value in one["model"].items():
         torch.testing.assert_close(two["model"][name], value, rtol=1e-6, atol=1e-9)
     for epoch, stats in one["reporter"]["stats"].items():
-        for split, names in (("train", ("loss", "ssl_loss", "gamma", "passes")), ("valid", ("loss",))):
+        for split, names in (("train", ("loss", "ssl_loss", "gamma", "passes", "n_input")), ("valid", ("loss",))):
             found = {name: float(two["reporter"]["stats"][epoch][split][name]) for name in names}
             expected = {name: float(stats[split][name]) for name in names}
             assert found == pytest.approx(expected, rel=1e-6, nan_ok=True), (epoch, split)
