@@ -23,7 +23,7 @@ from timing import ratios
 from torch import Tensor, nn
 
 from bilevel.models import bestrq, birq, masking
-from bilevel.models.masked_prediction import encode_masked, pick
+from bilevel.models.masked_prediction import encode_masked
 from bilevel.models.quantizer import RandomProjectionQuantizer
 
 DIM, BLOCKS, FEAT_DIM, N_UTTS, N_FRAMES = 144, 8, 240, 4, 200  # stacked frames of 20 ms
@@ -81,11 +81,11 @@ class Setup:
         """The same with masked features and labels given."""
         mask = self.bestrq.masking
         encoded = encode_masked(mask, self.feats, self.lens, self.seeds, lambda x, n: (x, n))
-        labels = pick(encoded.counted, self.bestrq.labels(self.feats, self.lens))
+        labels = encoded.counted.pick(self.bestrq.labels(self.feats, self.lens))
 
         def loss() -> Tensor:
             states, _ = self.encode(encoded.states, self.lens)
-            return nn.functional.cross_entropy(self.bestrq.head(pick(encoded.counted, states)), labels)
+            return nn.functional.cross_entropy(self.bestrq.head(encoded.counted.pick(states)), labels)
 
         return self.step(loss, self.bestrq)
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.legacy.nets.pytorch_backend.conformer.encoder_layer import EncoderLayer
-from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError, check_short_utt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from bilevel.models.masking import valid_mask
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -107,14 +108,15 @@ class LayerNormConformerEncoder(ConformerEncoder):
         Raises:
             ValueError: n_layers is not in 1..number of blocks, or is given with what only a whole pass has.
         """
+        if masks is None:  # ESPnet's own asks the GPU for the longest length
+            masks = ~valid_mask(ilens, xs_pad.size(1)).to(xs_pad.device)
         if n_layers is None:
             return super().forward(xs_pad, ilens, prev_states, masks, ctc, return_all_hs)
         if not 1 <= n_layers <= len(self.encoders):
             raise ValueError(f"n_layers {n_layers}: expected one of 1..{len(self.encoders)}")
         if return_all_hs or self.interctc_use_conditioning or self.ctc_trim:
             raise ValueError("n_layers: not together with return_all_hs, interctc_use_conditioning or ctc_trim")
-        masks = ~(make_pad_mask(ilens).to(xs_pad.device) if masks is None else masks).unsqueeze(1)
-        x, masks = self._embed(xs_pad, masks)
+        x, masks = self._embed(xs_pad, ~masks.unsqueeze(1))
         for layer in self.encoders[:n_layers]:
             x, masks = layer(x, masks)
         return (x[0] if isinstance(x, tuple) else x), masks.squeeze(1).sum(1), None

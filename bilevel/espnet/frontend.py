@@ -5,7 +5,24 @@ from typing import Any
 import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.frontend.default import DefaultFrontend
+from espnet2.layers.stft import Stft
 from torch import Tensor
+
+from bilevel.models.masking import valid_mask
+
+
+class DeviceStft(Stft):
+    """ESPnet's, with the padding masked where the spectrum is: ESPnet's takes the lengths to the host for that."""
+
+    def forward(self, input: Tensor, ilens: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """As `Stft.forward`."""
+        output, _ = super().forward(input)
+        if ilens is None:
+            return output, None
+        n_around = 2 * (self.n_fft // 2) if self.center else 0
+        lens = torch.div(ilens + n_around - self.n_fft, self.hop_length, rounding_mode="trunc") + 1
+        padding = ~valid_mask(lens, output.size(1)).to(output.device)
+        return output.masked_fill_(padding[(...,) + (None,) * (output.dim() - 2)], 0.0), lens
 
 
 class DeltaStackFrontend(AbsFrontend):

@@ -81,7 +81,7 @@ class BilevelASRModel(ESPnetASRModel):
         loss, stats, n_utterances = super().forward(speech, speech_lengths, **batch)
         if not self.training:
             # The lower level on held-out speech, with fixed masks: shows its drift in the final stage.
-            seeds = torch.arange(len(speech_lengths), device=speech.device)
+            seeds = torch.arange(len(speech_lengths))
             stats["ssl_loss"] = self._lower(speech, speech_lengths, seeds)[1]["ssl_loss"]
             stats |= force_gatherable({"wer_ctc": self._wer_ctc}, speech.device)
         if not self.loss_per_token:
@@ -105,9 +105,10 @@ class BilevelASRModel(ESPnetASRModel):
         return text.replace("<space>", " ").replace("\u2581", " ").split()
 
     def _lower(self, speech: Tensor, speech_lengths: Tensor, seeds: Tensor):
-        feats, lens = self._extract_feats(speech, speech_lengths)
-        if self.normalize is not None:
-            feats, lens = self.normalize(feats, lens)
+        with torch.autocast(speech.device.type, enabled=False):  # spectra do not fit into half precision
+            feats, lens = self._extract_feats(speech, speech_lengths)
+            if self.normalize is not None:
+                feats, lens = self.normalize(feats, lens)
         output = self.ssl(feats, lens, seeds, functools.partial(encode_features, self))
         return force_gatherable(
             (output.loss, output.stats | {"ssl_loss": output.loss.detach()}, output.weight), speech.device

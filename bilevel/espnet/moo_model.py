@@ -109,7 +109,7 @@ class MultiObjectiveModel(AbsESPnetModel):
 
     def _self_supervised(self, feats: Tensor, lens: Tensor, seeds: Tensor | None):
         if seeds is None:
-            seeds = torch.arange(len(lens), device=lens.device)
+            seeds = torch.arange(len(lens))
         output = self.ssl(feats, lens, seeds, functools.partial(encode_features, self))
         stats = output.stats | {f"loss_{SSL}": output.loss.detach()}
         return force_gatherable((output.loss, stats, output.weight), feats.device)

@@ -8,6 +8,9 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.preencoder.abs_preencoder import AbsPreEncoder
 from espnet2.layers.abs_normalize import AbsNormalize
+from espnet2.layers.stft import Stft
+
+from bilevel.espnet.frontend import DeviceStft
 
 
 class Parts(NamedTuple):
@@ -32,6 +35,9 @@ def build_parts(args: argparse.Namespace) -> Parts:
     """Build them as ESPnet does, registries of the recognition task included."""
     if args.input_size is None:
         frontend = asr.frontend_choices.get_class(args.frontend)(**args.frontend_conf)
+        for module in frontend.modules():
+            if type(module) is Stft:
+                module.__class__ = DeviceStft  # made in ESPnet's constructors
         size = frontend.output_size()
     else:
         args.frontend, args.frontend_conf, frontend, size = None, {}, None, args.input_size

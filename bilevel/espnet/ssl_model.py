@@ -70,14 +70,15 @@ class BilevelSSLModel(ESPnetSSLModel):
         Args:
             speech: (B, S) samples or (B, T, F) features.
             speech_lengths: (B,).
-            seeds: (B,) int64 seeds of masks and noise; None, in validation: fixed ones.
+            seeds: (B,) int64 seeds of masks and noise, best on the CPU (`bilevel.models.rows`); None, in validation:
+                fixed ones.
             targets: (B, T') int64 labels from outside, padded with -1, for objectives that take them.
 
         Returns:
             ESPnet's triple: loss, stats, weight (counted frames).
         """
         if seeds is None:
-            seeds = torch.arange(len(speech_lengths), device=speech.device)
+            seeds = torch.arange(len(speech_lengths))
         feats, lens = self.features(speech, speech_lengths)
         output = self.ssl(feats, lens, seeds, functools.partial(encode_features, self), targets)
         loss = output.loss.detach()
@@ -85,6 +86,8 @@ class BilevelSSLModel(ESPnetSSLModel):
                                 speech.device)  # fmt: skip
 
     def features(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised features (B, T, F) and their lengths."""
-        feats, lens = self._extract_feats(speech, speech_lengths)
-        return self.normalize(feats, lens) if self.normalize is not None else (feats, lens)
+        """Normalised features (B, T, F) and their lengths, in full precision."""
+        with torch.autocast(speech.device.type, enabled=False):  # spectra do not fit into half precision
+            # Not ESPnet's _extract_feats, which cuts the batch to its longest utterance and for that asks the GPU.
+            feats, lens = (speech, speech_lengths) if self.frontend is None else self.frontend(speech, speech_lengths)
+            return self.normalize(feats, lens) if self.normalize is not None else (feats, lens)

@@ -93,7 +93,7 @@ class BilevelTrainer(Trainer):
             optimizer.zero_grad()
         start_time = time.perf_counter()
         for i, (utt_ids, batch) in enumerate(reporter.measure_iter_time(iterator, "iter_time"), 1):
-            batch = to_device(batch, device)
+            batch = _on_device(batch, device)
             if options.no_forward_run:
                 all_skipped = False
                 reporter.next()
@@ -182,6 +182,13 @@ class BilevelTrainer(Trainer):
         super().validate_one_epoch(model=model, reporter=reporter, options=options, **kwargs)
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             set_aside(Path(options.output_dir))
+
+
+def _on_device(data: Any, device: str) -> Any:
+    """ESPnet's `to_device`; seeds stay with the host, which chooses the masked frames (`bilevel.models.rows`)."""
+    if isinstance(data, dict):
+        return {name: value if name == "seeds" else _on_device(value, device) for name, value in data.items()}
+    return [_on_device(part, device) for part in data] if isinstance(data, list) else to_device(data, device)
 
 
 def _relative_rate(optimizer: torch.optim.Optimizer) -> float:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from bilevel.models.frames import label_input
-from bilevel.models.masked_prediction import cross_entropy, encode_masked, pick, prediction_stats
+from bilevel.models.masked_prediction import cross_entropy, encode_masked, prediction_stats
 from bilevel.models.masking import Masking
 from bilevel.models.output import Encode, LossOutput
 from bilevel.models.quantizer import RandomProjectionQuantizer
@@ -90,9 +90,8 @@ class Objective(nn.Module):
         """
         encoded = encode_masked(self.masking, feats, lens, seeds, encode)
         # Head and quantizer run on the masked frames only: with 8192 codes they would otherwise dominate the step.
-        logits = self.head(pick(encoded.counted, encoded.states))
-        clean = pick(encoded.counted, label_input(feats, lens, self.label_norm, self.masking.stack))
-        labels = self.quantizer(clean)
-        logits = logits.view(*labels.shape, self.codebook_size)
-        loss = cross_entropy(logits, labels)
-        return LossOutput(loss, prediction_stats(encoded, logits, labels), encoded.counted.sum())
+        rows = encoded.counted
+        labels = self.quantizer(rows.pick(label_input(feats, lens, self.label_norm, self.masking.stack)))
+        logits = self.head(rows.pick(encoded.states)).view(*labels.shape, self.codebook_size)
+        loss = cross_entropy(logits, labels, rows)
+        return LossOutput(loss, prediction_stats(encoded, logits, labels), rows.count)

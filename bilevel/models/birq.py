@@ -13,12 +13,12 @@ from bilevel.models.masked_prediction import (
     encode_masked,
     feature_std,
     perplexity,
-    pick,
     prediction_stats,
 )
 from bilevel.models.masking import Masking
 from bilevel.models.output import Encode, LossOutput, at_least_float32
 from bilevel.models.quantizer import RandomProjectionQuantizer
+from bilevel.models.rows import Rows
 
 GUMBEL_STREAM = 1
 
@@ -139,7 +139,7 @@ class Objective(nn.Module):
         anchor = self.labels(feats, lens), -(-lens // self.masking.stack)
         return {"anchor": anchor, "enhanced": (enhanced, state_lens)}
 
-    def enhanced_scores(self, feats: Tensor, lens: Tensor, encode: Encode, counted: Tensor) -> tuple[Tensor, Tensor]:
+    def enhanced_scores(self, feats: Tensor, lens: Tensor, encode: Encode, counted: Rows) -> tuple[Tensor, Tensor]:
         """Logits of the enhanced labels at the counted states, before noise and temperature.
 
         Returns:
@@ -147,7 +147,7 @@ class Objective(nn.Module):
         """
         with torch.no_grad() if self.detach_labels or self.w_enhanced == 0 else nullcontext():
             states, state_lens = encode(feats, lens, n_layers=self.label_layer, dropout=self.label_dropout)
-            z = pick(counted, label_input(at_least_float32(states), state_lens, self.z_norm))
+            z = counted.pick(label_input(at_least_float32(states), state_lens, self.z_norm))
             return self.logit_scale * self.label_quantizer.scores(z), z
 
     def forward(
@@ -168,23 +168,24 @@ class Objective(nn.Module):
             chooses another code than that (near 1: the labels say nothing), and the mean entropy of ye.
         """
         encoded = encode_masked(self.masking, feats, lens, seeds, encode)
-        hidden = pick(encoded.counted, encoded.states)
-        labels = self.quantizer(pick(encoded.counted, label_input(feats, lens, self.label_norm, self.masking.stack)))
+        rows = encoded.counted
+        hidden = rows.pick(encoded.states)
+        labels = self.quantizer(rows.pick(label_input(feats, lens, self.label_norm, self.masking.stack)))
         logits = self.head(hidden)
-        anchor = cross_entropy(logits, labels)
+        anchor = cross_entropy(logits, labels, rows)
         # All that is V wide is computed at the counted frames only, and in at least float32.
-        scores, z = self.enhanced_scores(feats, lens, encode, encoded.counted)
-        noise = gumbel_noise(seeds, encoded.counted, scores) if self.gumbel else 0.0
+        scores, z = self.enhanced_scores(feats, lens, encode, rows)
+        noise = gumbel_noise(rows, scores) if self.gumbel else 0.0
         noisy = scores + noise
         soft = gumbel_softmax(noisy, self.tau, self.hard)
         enhanced_logits = logits if self.enhanced_head is None else self.enhanced_head(hidden)
         log_q = functional.log_softmax(at_least_float32(enhanced_logits), dim=-1)
-        enhanced = -(soft * log_q).sum() / max(1, len(labels))
+        enhanced = rows.mean(-(soft * log_q).sum(-1))
         loss = self.w_enhanced * enhanced + self.w_anchor * anchor
         stats = prediction_stats(encoded, logits, labels)
         stats |= {"ssl_loss_enhanced": enhanced.detach(), "ssl_loss_anchor": anchor.detach()}
-        stats |= _enhanced_stats(scores, noisy.detach(), self.tau, z, labels)
-        return LossOutput(loss, stats, encoded.counted.sum())
+        stats |= _enhanced_stats(scores, noisy.detach(), self.tau, z, labels, rows)
+        return LossOutput(loss, stats, rows.count)
 
 
 def _label_layer(label_layer: int | None, encoder_layers: int) -> int:
@@ -198,19 +199,16 @@ def _label_layer(label_layer: int | None, encoder_layers: int) -> int:
     return label_layer
 
 
-def gumbel_noise(seeds: Tensor, counted: Tensor, like: Tensor) -> Tensor:
-    """Standard Gumbel noise -log(-log u) for the counted states, a function of the utterance's seed and the position.
+def gumbel_noise(rows: Rows, like: Tensor) -> Tensor:
+    """Standard Gumbel noise -log(-log u), a function of the utterance's seed and the position.
 
     Args:
-        seeds: (B,) int64.
-        counted: (B, T') bool with N True.
+        rows: N states.
         like: (N, V), gives shape and type.
     """
-    utterances, frames = counted.nonzero(as_tuple=True)
-    rows = seeds[utterances] * (1 << 20) + frames
     noise = torch.empty_like(like, requires_grad=False)
     n_rows = 64 if like.device.type == "cpu" else 4096  # at a time: bounds the int64 scratch of the generator
-    for part, part_rows in zip(noise.split(n_rows), rows.split(n_rows), strict=True):
+    for part, part_rows in zip(noise.split(n_rows), rows.seeds.split(n_rows), strict=True):
         # -log1p(-u) has the law of -log u and keeps its digits near 0, of which the large values are made.
         exponential = torch.log1p(-uniform(part_rows, like.size(1), GUMBEL_STREAM)).neg_()
         part.copy_(exponential.clamp_(min=2.0**-25).log_().neg_())
@@ -227,7 +225,9 @@ def gumbel_softmax(scores: Tensor, tau: float, hard: bool) -> Tensor:
 
 
 @torch.no_grad()
-def _enhanced_stats(scores: Tensor, noisy: Tensor, tau: float, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def _enhanced_stats(
+    scores: Tensor, noisy: Tensor, tau: float, z: Tensor, labels: Tensor, rows: Rows
+) -> dict[str, Tensor]:
     """Health of the enhanced labels. The choice is that without noise, which would hide a collapse of z.
 
     Args:
@@ -236,12 +236,13 @@ def _enhanced_stats(scores: Tensor, noisy: Tensor, tau: float, z: Tensor, labels
         tau: Temperature of the soft labels.
         z: (N, D).
         labels: (N) anchoring labels.
+        rows: What counts.
     """
-    choice, log_soft, n = scores.argmax(-1), functional.log_softmax(noisy / tau, dim=-1), max(1, len(labels))
+    choice, log_soft = scores.argmax(-1), functional.log_softmax(noisy / tau, dim=-1)
     return {
-        "ssl_enhanced_perplexity": perplexity(choice, scores.size(-1)),
-        "ssl_enhanced_entropy": -(log_soft.exp() * log_soft).sum() / n,
-        "ssl_noise_flips": (choice != noisy.argmax(-1)).float().sum() / n,
-        "ssl_agreement": (choice == labels).float().sum() / n,
-        "ssl_feature_std": feature_std(z),
+        "ssl_enhanced_perplexity": perplexity(choice, scores.size(-1), rows.weight),
+        "ssl_enhanced_entropy": rows.mean(-(log_soft.exp() * log_soft).sum(-1)),
+        "ssl_noise_flips": rows.mean(choice != noisy.argmax(-1)),
+        "ssl_agreement": rows.mean(choice == labels),
+        "ssl_feature_std": feature_std(z, rows.weight),
     }

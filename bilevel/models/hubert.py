@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
-from bilevel.models.masked_prediction import cross_entropy, encode_masked, pick, prediction_stats
+from bilevel.models.masked_prediction import cross_entropy, encode_masked, prediction_stats
 from bilevel.models.masking import Masking, valid_mask
 from bilevel.models.output import Encode, LossOutput
+from bilevel.models.rows import choose
 
 IGNORED = -1
 MAX_DIFFERENCE = 1
@@ -81,16 +82,19 @@ class Objective(nn.Module):
         self._check(targets, encoded.states, encoded.lens)
         targets = nn.functional.pad(targets, (0, encoded.states.size(1)), value=IGNORED)
         targets = targets[:, : encoded.states.size(1)]
-        labelled = targets != IGNORED
-        encoded = encoded._replace(counted=encoded.counted & labelled)
-        labels = pick(encoded.counted, targets)
-        logits = self.head(pick(encoded.counted, encoded.states))
-        loss = cross_entropy(logits, labels)
+        rows = encoded.counted
+        rows = rows._replace(weight=rows.weight * (rows.pick(targets) != IGNORED))
+        encoded = encoded._replace(counted=rows)
+        labels = rows.pick(targets).clamp(min=0)
+        logits = self.head(rows.pick(encoded.states))
+        loss = cross_entropy(logits, labels, rows)
         if self.w_unmasked:
-            rest = valid_mask(encoded.lens, targets.size(1)) & labelled & ~encoded.counted
-            unmasked = cross_entropy(self.head(pick(rest, encoded.states)), pick(rest, targets))
+            rest = valid_mask(encoded.lens, targets.size(1)) & (targets != IGNORED)
+            rest[rows.utterances, rows.frames] = False
+            others = choose(rest, rest, seeds.to(rest.device))
+            unmasked = cross_entropy(self.head(others.pick(encoded.states)), others.pick(targets), others)
             loss = loss + self.w_unmasked * unmasked
-        return LossOutput(loss, prediction_stats(encoded, logits, labels), encoded.counted.sum())
+        return LossOutput(loss, prediction_stats(encoded, logits, labels), rows.count)
 
     def _check(self, targets: Tensor | None, states: Tensor, state_lens: Tensor) -> None:
         if targets is None:

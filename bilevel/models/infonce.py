@@ -122,7 +122,7 @@ class Objective(nn.Module):
         with torch.no_grad():
             stats = {
                 "ssl_acc": (logits.argmax(-1) == 0).float().mean(),
-                "ssl_feature_std": feature_std(z),
+                "ssl_feature_std": feature_std(z, torch.ones(len(z), device=z.device)),
             }
         return LossOutput(loss, stats, torch.tensor(len(p), device=p.device))
 
@@ -135,7 +135,7 @@ class Objective(nn.Module):
         if int(size[0]) == n:
             # A batch of one utterance has no other source of negatives than its own other frames.
             first, size = torch.arange(n, device=owner.device), torch.ones_like(owner)
-        draws = uniform(seeds.sum().view(1), n * self.n_negatives).view(n, self.n_negatives).to(owner.device)
+        draws = uniform(seeds.sum().view(1).to(owner.device), n * self.n_negatives).view(n, self.n_negatives)
         index = (draws * (n - size).unsqueeze(1)).long()
         index = index + size.unsqueeze(1) * (index >= first.unsqueeze(1))
         return index.clamp(max=n - 1)  # a batch of a single frame contrasts it with itself: no gradient

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from bilevel.models.masking import Masking, valid_mask
 from bilevel.models.output import Encode, at_least_float32
+from bilevel.models.rows import Rows, choose
 
 MAX_DIFFERENCE = 2  # states that convolutions lose at the end
 
@@ -18,12 +19,12 @@ class Encoded(NamedTuple):
     Attributes:
         states: (B, T', D).
         lens: (B,) valid states.
-        counted: (B, T') bool, True at valid states of masked frames: the only ones with a loss.
+        counted: The valid states of masked frames, N of them: the only ones with a loss.
     """
 
     states: Tensor
     lens: Tensor
-    counted: Tensor
+    counted: Rows
 
 
 def encode_masked(masking: Masking, feats: Tensor, lens: Tensor, seeds: Tensor, encode: Encode) -> Encoded:
@@ -42,23 +43,22 @@ def encode_masked(masking: Masking, feats: Tensor, lens: Tensor, seeds: Tensor, 
             f"({masking.stack}) to the encoder's subsampling"
         )
     n_states = min(states.size(1), mask.size(1))
-    return Encoded(states[:, :n_states], state_lens, mask[:, :n_states] & valid_mask(state_lens, n_states))
+    counted = choose(mask[:, :n_states], valid_mask(state_lens, n_states), seeds)
+    return Encoded(states[:, :n_states], state_lens, counted)
 
 
-def pick(counted: Tensor, values: Tensor) -> Tensor:
-    """Rows of values (B, >= T', ...) at the counted states: (N, ...)."""
-    return values[:, : counted.size(1)][counted]
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of -log softmax(logits)[label] in at least float32; 0 with a gradient when nothing is counted.
+def cross_entropy(logits: Tensor, labels: Tensor, rows: Rows) -> Tensor:
+    """Mean over rows (and over n labels of each) of -log softmax(logits)[label], in at least float32.
 
     Args:
-        logits: (..., V).
-        labels: (...) int64.
+        logits: (N, V), or (N, n, V) for n labels a row.
+        labels: (N) or (N, n), int64.
+        rows: What counts.
     """
-    rows = at_least_float32(logits).flatten(0, -2)
-    return functional.cross_entropy(rows, labels.flatten(), reduction="sum") / max(1, labels.numel())
+    losses = functional.cross_entropy(at_least_float32(logits).flatten(0, -2), labels.flatten(), reduction="none").view(
+        labels.shape
+    )
+    return rows.mean(_by_row(losses))
 
 
 @torch.no_grad()
@@ -70,25 +70,32 @@ def prediction_stats(encoded: Encoded, logits: Tensor, labels: Tensor) -> dict[s
         logits: (N, V), or (N, n, V) for n labels a state.
         labels: (N), or (N, n).
     """
+    rows = encoded.counted
     return {
-        "ssl_acc": (logits.max(-1).indices == labels).float().sum() / max(1, labels.numel()),
-        "ssl_masked": encoded.counted.sum() / encoded.lens.sum(),
-        "ssl_label_perplexity": perplexity(labels, logits.size(-1)),
-        "ssl_feature_std": feature_std(pick(encoded.counted, encoded.states)),
+        "ssl_acc": rows.mean(_by_row((logits.max(-1).indices == labels).float())),
+        "ssl_masked": rows.count / encoded.lens.sum(),
+        "ssl_label_perplexity": perplexity(labels, logits.size(-1), rows.weight),
+        "ssl_feature_std": feature_std(rows.pick(encoded.states), rows.weight),
     }
 
 
-def perplexity(labels: Tensor, n_labels: int) -> Tensor:
-    """Exp of the entropy of the labels (N), or its mean over columns (N, n): 1 for a single label, V for all alike."""
+def _by_row(values: Tensor) -> Tensor:
+    """Mean over the labels of a row: (N,) stays, (N, n) becomes (N,)."""
+    return values.unsqueeze(-1).flatten(1).mean(1)
+
+
+def perplexity(labels: Tensor, n_labels: int, weight: Tensor) -> Tensor:
+    """Exp of the entropy of labels (N) of weights (N), or the mean over columns (N, n): 1 for one label, V at most."""
     columns = labels.unsqueeze(-1).flatten(1).T
     usage = torch.zeros(len(columns), n_labels, device=labels.device)
-    usage.scatter_add_(1, columns, torch.ones_like(columns, dtype=usage.dtype))
-    share = usage / max(1, labels.size(0))
+    usage.scatter_add_(1, columns, weight.expand_as(columns))
+    share = usage / weight.sum().clamp(min=1)
     return torch.special.entr(share).sum(-1).exp().mean()
 
 
-def feature_std(states: Tensor) -> Tensor:
-    """Mean over dimensions of the standard deviation over rows (N, D): 0 for states that have collapsed to a point."""
-    if not len(states):
-        return torch.zeros((), device=states.device)
-    return at_least_float32(states).std(dim=0, correction=0).mean()
+def feature_std(states: Tensor, weight: Tensor) -> Tensor:
+    """Mean over dimensions of the standard deviation of rows (N, D) of weight (N): 0 for states at a single point."""
+    states, weight = at_least_float32(states), weight.unsqueeze(1)
+    total = weight.sum().clamp(min=1)
+    centred = states - (weight * states).sum(0) / total
+    return ((weight * centred.square()).sum(0) / total).sqrt().mean()

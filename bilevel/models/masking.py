@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bilevel.models.counter_rng import normal, uniform
+from bilevel.models.rows import Rows, choose
 
 
 def valid_mask(lens: Tensor, n_frames: int) -> Tensor:
@@ -36,20 +37,17 @@ def span_mask(seeds: Tensor, lens: Tensor, n_frames: int, p_start: float, span_f
     return (counts > before) & valid_mask(lens, n_frames)
 
 
-def fill_with_noise(feats: Tensor, mask: Tensor, seeds: Tensor, noise_std: float) -> Tensor:
-    """Replace masked frames by Gaussian noise of mean 0.
+def fill_with_noise(feats: Tensor, rows: Rows, noise_std: float) -> Tensor:
+    """Replace frames by Gaussian noise of mean 0, which is drawn for these alone.
 
     Args:
         feats: (B, T, F).
-        mask: (B, T) bool, True at frames to replace.
-        seeds: (B,) int64.
+        rows: Frames to replace; those of weight 0 stay as they are.
         noise_std: Standard deviation of the noise (0.1 in BEST-RQ).
     """
-    utterances, frames = mask.nonzero(as_tuple=True)
-    # One seed a masked frame: noise is drawn where it is needed only, and stays a function of seed and position.
-    rows = normal(seeds[utterances] * (1 << 20) + frames, feats.size(2))
+    noise = (noise_std * normal(rows.seeds, feats.size(2))).to(feats)
     filled = feats.clone()
-    filled[utterances, frames] = (noise_std * rows).to(feats)
+    filled[rows.utterances, rows.frames] = torch.where(rows.weight.bool().unsqueeze(1), noise, rows.pick(feats))
     return filled
 
 
@@ -91,11 +89,17 @@ class Masking:
         self.noise_std, self.on_grid = noise_std, mask_on_grid
 
     def masks(self, seeds: Tensor, lens: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
-        """(B, T) bool of hidden feature frames and (B, ceil(T / stack)) bool of the states that count."""
+        """(B, T) bool of hidden feature frames and (B, ceil(T / stack)) bool of the states that count.
+
+        They are on the device of the seeds. Lengths on another one are not looked at: the padding is then masked, too.
+        """
+        if lens.device != seeds.device:
+            lens = torch.full_like(seeds, n_frames)
         if self.on_grid:
             p_start, span = 1 - (1 - self.p_mask) ** self.stack, self.span_frames // self.stack
             states = span_mask(seeds, -(-lens // self.stack), -(-n_frames // self.stack), p_start, span)
-            return states.repeat_interleave(self.stack, dim=1)[:, :n_frames], states
+            frames = states.repeat_interleave(self.stack, dim=1)[:, :n_frames]
+            return frames & valid_mask(lens, n_frames), states  # the last group of an utterance may not be full
         frames = span_mask(seeds, lens, n_frames, self.p_mask, self.span_frames)
         groups = torch.nn.functional.pad(frames, (0, -n_frames % self.stack)).view(len(frames), -1, self.stack)
         return frames, groups.all(dim=-1)
@@ -103,4 +107,5 @@ class Masking:
     def hide(self, feats: Tensor, lens: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, F) with noise at hidden frames, and the mask (B, ceil(T / stack)) of states that count."""
         frames, states = self.masks(seeds, lens, feats.size(1))
-        return fill_with_noise(feats, frames, seeds, self.noise_std), states
+        rows = choose(frames, valid_mask(lens, feats.size(1)), seeds)
+        return fill_with_noise(feats, rows, self.noise_std), states

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from espnet2.layers.stft import Stft
 from scipy.signal import savgol_filter
 
 from bilevel.espnet.ctc_check import encoder_length
-from bilevel.espnet.frontend import DeltaStackFrontend, differences
+from bilevel.espnet.frontend import DeltaStackFrontend, DeviceStft, differences
 
 CONF = {"n_fft": 400, "win_length": 400, "hop_length": 160, "fs": 16000, "center": False}
 LENS = torch.tensor([9000, 6100, 7777])
@@ -83,3 +84,16 @@ def test_a_model_of_the_papers_shape_trains_both_levels(kit, corpus, ssl):
     # Lengths for the check of CTC are computed without data.
     n_samples = int(corpus.upper(ids[:1])["speech_lengths"][0])
     assert encoder_length(kit.model(**changes), None)(n_samples) == int(lens[0])
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_spectrum_and_lengths_are_those_of_espnet(center, channels):
+    conf = {"n_fft": 400, "win_length": 400, "hop_length": 160, "center": center}
+    speech = torch.randn(3, 9000, *channels, generator=torch.Generator().manual_seed(0))
+    (expected, expected_lens), (found, lens) = Stft(**conf)(speech, LENS), DeviceStft(**conf)(speech, LENS)
+    assert torch.equal(lens, expected_lens)
+    assert torch.equal(found, expected)
+    assert not found[1, int(lens[1]) :].any()
+    assert found[1, int(lens[1]) - 1].any()
+    assert torch.equal(DeviceStft(**conf)(speech)[0], Stft(**conf)(speech)[0])

@@ -167,10 +167,15 @@ def test_several_codebooks_are_the_mean_of_their_losses(feats, encoder):
 
 
 def test_perplexity_is_that_of_the_labels_used():
-    assert float(perplexity(torch.tensor([2, 2, 2]), 5)) == pytest.approx(1)
-    assert float(perplexity(torch.arange(5), 5)) == pytest.approx(5)
-    assert float(perplexity(torch.tensor([0, 0, 0, 1]), 5)) == pytest.approx(4 / 3**0.75)
-    assert float(perplexity(torch.tensor([[0, 0], [0, 1]]), 5)) == pytest.approx((1 + 2) / 2)
+    def of(labels, weights=None):
+        labels = torch.tensor(labels)
+        return float(perplexity(labels, 5, torch.ones(len(labels)) if weights is None else torch.tensor(weights)))
+
+    assert of([2, 2, 2]) == pytest.approx(1)
+    assert of([0, 1, 2, 3, 4]) == pytest.approx(5)
+    assert of([0, 0, 0, 1]) == pytest.approx(4 / 3**0.75)
+    assert of([[0, 0], [0, 1]]) == pytest.approx((1 + 2) / 2)
+    assert of([4, 0, 0, 0, 1, 2], [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]) == pytest.approx(4 / 3**0.75)
 
 
 def test_health_shows_a_collapse(bestrq, feats, encoder):

@@ -10,6 +10,7 @@ from bilevel.models.birq import Objective as BiRQ
 from bilevel.models.birq import gumbel_noise, gumbel_softmax
 from bilevel.models.counter_rng import uniform
 from bilevel.models.masked_prediction import encode_masked
+from bilevel.models.rows import choose
 
 F, D, V, BLOCKS, K = 4, 3, 7, 4, 2
 LENS = torch.tensor([61, 40, 53])
@@ -41,6 +42,10 @@ def gradients(loss, *modules):
 
 def counted(birq):
     return birq.masking.masks(SEEDS, LENS, 61)[1][:, :15] & (torch.arange(15) < (LENS // 4).unsqueeze(1))
+
+
+def rows(mask, seeds=SEEDS):
+    return choose(mask, mask, seeds)
 
 
 def test_loss_equals_its_definition(feats, encoder):
@@ -99,8 +104,8 @@ def test_labels_pass_gradient_to_the_blocks_below_them_and_to_no_other(feats, en
     birq = build()
     hidden = encoder(birq.masking.hide(feats, LENS, SEEDS)[0], LENS)[0][counted(birq)]
     log_q = birq.head(hidden).log_softmax(-1).detach()
-    scores, _ = birq.enhanced_scores(feats, LENS, encoder, counted(birq))
-    soft = gumbel_softmax(scores + gumbel_noise(SEEDS, counted(birq), scores), birq.tau, hard=False)
+    scores, _ = birq.enhanced_scores(feats, LENS, encoder, rows(counted(birq)))
+    soft = gumbel_softmax(scores + gumbel_noise(rows(counted(birq)), scores), birq.tau, hard=False)
     expected = gradients(0.1 * -(soft * log_q).sum(-1).mean(), encoder)
     for (name, full), by_labels in zip(with_labels.items(), expected, strict=True):
         torch.testing.assert_close(full - without[name], by_labels, rtol=1e-6, atol=1e-9)
@@ -138,7 +143,9 @@ def scores_of(birq, feats, lens, encoder):
     """Noise-free logits of all states: (B, T', V)."""
     n_states = feats.size(1) // 4
     everywhere = torch.ones(len(feats), n_states, dtype=torch.bool)
-    return birq.enhanced_scores(feats, lens, encoder, everywhere)[0].view(len(feats), n_states, -1)
+    return birq.enhanced_scores(feats, lens, encoder, rows(everywhere, torch.arange(len(feats))))[0].view(
+        len(feats), n_states, -1
+    )
 
 
 @pytest.mark.parametrize("z_norm", ["layer", "utterance"])
@@ -215,7 +222,7 @@ def test_straight_through_is_one_hot_forward_and_soft_backward():
 def test_without_noise_a_small_temperature_gives_the_nearest_code(feats, encoder):
     birq = build(gumbel=False, tau=1e-5)
     output = birq(feats, LENS, SEEDS, encoder)
-    scores, _ = birq.enhanced_scores(feats, LENS, encoder, counted(birq))
+    scores, _ = birq.enhanced_scores(feats, LENS, encoder, rows(counted(birq)))
     hidden = encoder(birq.masking.hide(feats, LENS, SEEDS)[0], LENS)[0][counted(birq)]
     expected = torch.nn.functional.cross_entropy(birq.head(hidden), scores.argmax(-1))
     torch.testing.assert_close(output.stats["ssl_loss_enhanced"], expected.detach())
@@ -239,7 +246,7 @@ def test_noise_changes_the_label_as_often_as_gumbel_max_says(logit_scale, feats,
 
 def test_gumbel_noise_has_its_law_and_is_a_function_of_seed_and_position():
     mask = torch.ones(3, 20, dtype=torch.bool)
-    noise = gumbel_noise(SEEDS, mask, torch.empty(60, 2000)).double()
+    noise = gumbel_noise(rows(mask), torch.empty(60, 2000)).double()
     n = noise.numel()
     assert abs(float(noise.mean()) - 0.5772157) < 4 * 1.2825 / math.sqrt(n)
     assert abs(float(noise.var()) - math.pi**2 / 6) < 4 * math.sqrt(4.4 * (math.pi**2 / 6) ** 2 / n)
@@ -249,11 +256,13 @@ def test_gumbel_noise_has_its_law_and_is_a_function_of_seed_and_position():
     assert torch.isfinite(noise).all()
     mask[0] = False
     mask[1, :5] = False
-    fewer = gumbel_noise(SEEDS, mask, torch.empty(35, 2000)).double()
+    fewer = gumbel_noise(rows(mask), torch.empty(35, 2000)).double()
     assert torch.equal(fewer, torch.cat([noise[25:40], noise[40:]]))
     # The maximum of scores plus noise is a draw from their softmax.
     scores = torch.tensor([2.0, 1.0, 0.0, 0.0])
-    draws = scores + gumbel_noise(torch.arange(20000), torch.ones(20000, 1, dtype=torch.bool), torch.empty(20000, 4))
+    draws = scores + gumbel_noise(
+        rows(torch.ones(20000, 1, dtype=torch.bool), torch.arange(20000)), torch.empty(20000, 4)
+    )
     share = torch.bincount(draws.argmax(-1), minlength=4) / 20000
     torch.testing.assert_close(share, scores.softmax(-1), rtol=0, atol=4 * 0.5 / math.sqrt(20000))
 
@@ -299,7 +308,7 @@ def test_codes_are_shared_unless_asked_otherwise():
 def test_statistics_of_enhanced_labels(feats, encoder):
     birq = build()
     stats = birq(feats, LENS, SEEDS, encoder).stats
-    scores, z = birq.enhanced_scores(feats, LENS, encoder, counted(birq))
+    scores, z = birq.enhanced_scores(feats, LENS, encoder, rows(counted(birq)))
     labels = birq.labels(feats, LENS)[:, :15][counted(birq)]
     share = torch.bincount(scores.argmax(-1), minlength=V).double() / len(scores)
     entropy = -(share[share > 0] * share[share > 0].log()).sum()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bilevel.models.masking import Masking, fill_with_noise, span_mask, valid_mask
+from bilevel.models.rows import choose
 
 
 def test_valid_mask():
@@ -59,7 +60,7 @@ def test_the_mask_of_an_utterance_depends_on_its_seed_and_length_alone():
 def test_noise_replaces_masked_frames_only_and_has_the_standard_deviation():
     feats = torch.full((4, 300, 20), 7.0)
     mask = span_mask(torch.arange(4), torch.full((4,), 300), 300, 0.05, 10)
-    filled = fill_with_noise(feats, mask, torch.arange(4), 0.1)
+    filled = fill_with_noise(feats, choose(mask, mask, torch.arange(4)), 0.1)
     assert torch.equal(filled[~mask], feats[~mask])
     assert torch.equal(feats, torch.full_like(feats, 7.0))
     noise = filled[mask].double()
@@ -73,10 +74,10 @@ def test_noise_replaces_masked_frames_only_and_has_the_standard_deviation():
 def test_noise_does_not_depend_on_batch_mates():
     feats, seeds = torch.randn(3, 30, 4), torch.tensor([5, 6, 7])
     mask = torch.ones(3, 30, dtype=torch.bool)
-    together = fill_with_noise(feats, mask, seeds, 1.0)
+    together = fill_with_noise(feats, choose(mask, mask, seeds), 1.0)
     mask[0] = False  # fewer masked frames elsewhere
-    assert torch.equal(fill_with_noise(feats, mask, seeds, 1.0)[1:], together[1:])
-    assert torch.equal(fill_with_noise(feats[2:], mask[2:], seeds[2:], 1.0)[0], together[2])
+    assert torch.equal(fill_with_noise(feats, choose(mask, mask, seeds), 1.0)[1:], together[1:])
+    assert torch.equal(fill_with_noise(feats[2:], choose(mask[2:], mask[2:], seeds[2:]), 1.0)[0], together[2])
 
 
 @pytest.mark.parametrize(
