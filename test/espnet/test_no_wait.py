@@ -23,12 +23,12 @@ FRONTENDS = {
 }
 
 
-def build(ssl, frontend="default", **conf):
+def build(ssl, frontend="default", encoder=None, **conf):
     torch.manual_seed(0)
     frontend_conf, encoder_conf, ssl_conf = FRONTENDS[frontend]
     args = argparse.Namespace(
         input_size=None, frontend=frontend, frontend_conf=frontend_conf, normalize="utterance_mvn", normalize_conf={},
-        preencoder=None, encoder="conformer_layernorm", encoder_conf=ENCODER | encoder_conf,
+        preencoder=None, encoder="conformer_layernorm", encoder_conf=ENCODER | encoder_conf | (encoder or {}),
     )  # fmt: skip
     parts = build_parts(args)
     ssl_conf = SIZES | ssl_conf | conf | ({"label_layer": 1} if ssl == "birq" else {})
@@ -43,7 +43,13 @@ def batch():
 
 @pytest.mark.parametrize("frontend", list(FRONTENDS))
 @pytest.mark.parametrize(
-    ("ssl", "conf"), [("bestrq", {}), ("bestrq", {"n_codebooks": 2}), ("birq", {}), ("birq", {"detach_labels": True})]
+    ("ssl", "conf"),
+    [
+        ("bestrq", {"encoder": {"use_sdpa": True, "checkpoint_layers": True}}),
+        ("bestrq", {"n_codebooks": 2, "encoder": {"attention_window": 8}}),
+        ("birq", {}),
+        ("birq", {"detach_labels": True}),
+    ],
 )
 def test_a_pass_reads_no_value(ssl, frontend, conf, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # torch has none for meta
