@@ -34,6 +34,7 @@ BARS = {
     "quantizer MB / SpeechBrain": 0.1,
     "BEST-RQ / floor": 1.05,
     "BEST-RQ / SpeechBrain": 0.88,
+    "BEST-RQ / SpeechBrain, 1024 codes": 0.88,
     "BiRQ / BEST-RQ": 1.65,
     "BiRQ detached / BEST-RQ": 1.27,
     "1 local step + 1 / 2 steps": 1.03,
@@ -176,7 +177,7 @@ def quantizer_peak_mb(which: int) -> float:
 
 def rows(n_rounds: int):
     """(name, sorted ratios, calls of ours in one of the other's) of everything that can be measured here."""
-    setup = Setup(CODES)
+    setup, few = Setup(CODES), Setup(1024)
     if importlib.util.find_spec("speechbrain") is None:
         print("speechbrain is not installed: its two comparisons are left out")
     else:
@@ -189,12 +190,14 @@ def rows(n_rounds: int):
         print(f"memory of a call: ours {peaks[0]:.0f} MB, SpeechBrain's {peaks[1]:.0f} MB")
         yield "quantizer MB / SpeechBrain", [peaks[0] / peaks[1]], 1
         yield "BEST-RQ / SpeechBrain", ratios(setup.best_rq(), setup.speechbrain(), n_rounds), 1
+        yield "BEST-RQ / SpeechBrain, 1024 codes", ratios(few.best_rq(), few.speechbrain(), n_rounds), 1
+        # What no order of operations around this encoder can pass.
+        yield "floor / SpeechBrain, 1024 codes", ratios(few.floor(), few.speechbrain(), n_rounds), 1
     yield "BEST-RQ / floor", ratios(setup.best_rq(), setup.floor(), n_rounds), 1
-    setup = Setup(1024)
-    yield "BiRQ / BEST-RQ", ratios(setup.birq(), setup.best_rq(), n_rounds), 1
-    yield "BiRQ detached / BEST-RQ", ratios(setup.birq(detach_labels=True), setup.best_rq(), n_rounds), 1
-    yield "1 local step + 1 / 2 steps", ratios(*setup.local(1), n_rounds), 1
-    yield "4 local steps + 1 / 5 steps", ratios(*setup.local(4), max(3, n_rounds // 2)), 1
+    yield "BiRQ / BEST-RQ", ratios(few.birq(), few.best_rq(), n_rounds), 1
+    yield "BiRQ detached / BEST-RQ", ratios(few.birq(detach_labels=True), few.best_rq(), n_rounds), 1
+    yield "1 local step + 1 / 2 steps", ratios(*few.local(1), n_rounds), 1
+    yield "4 local steps + 1 / 5 steps", ratios(*few.local(4), max(3, n_rounds // 2)), 1
 
 
 def main() -> None:
@@ -208,8 +211,9 @@ def main() -> None:
     table = ["| ratio of CPU time | median | range | bar |", "|---|---|---|---|"]
     for name, found, calls in rows(args.n_rounds):
         median = statistics.median(found) / calls
-        missed |= median > BARS[name]
-        table.append(f"| {name} | {median:.3f} | {found[0] / calls:.3f} - {found[-1] / calls:.3f} | {BARS[name]} |")
+        bar = BARS.get(name, "")
+        missed |= bar != "" and median > bar
+        table.append(f"| {name} | {median:.3f} | {found[0] / calls:.3f} - {found[-1] / calls:.3f} | {bar} |")
         print(table[-1], flush=True)
     print("\n".join(["", *table]))
     if args.check and missed:
