@@ -51,15 +51,12 @@ def read_datadir(path: Path) -> list[Utterance]:
     lost = sorted({recording for recording, _, _ in segments.values()} - audio.keys())
     _refuse(lost, path, "segments names recordings that are not in wav.scp")
     ids = sorted(segments or audio)
-    labelled = (path / "text").exists()
-    if labelled:
-        keys = read_scp(path / "text").keys()
-        _refuse(sorted(keys - set(ids)), path, "text without audio")
-        _refuse(sorted(set(ids) - keys), path, "audio without text")
-        del keys
 
     def column(name: str) -> list[str | None]:
         table = read_optional(path / name)  # one at a time: each has the keys once more
+        if name == "text" and (path / name).exists():
+            _refuse(sorted(table.keys() - set(ids)), path, "text without audio")
+            _refuse(sorted(set(ids) - table.keys()), path, "audio without text")
         return [table.get(key) for key in ids]
 
     text, speaker = column("text"), column("utt2spk")

@@ -93,7 +93,7 @@ class BilevelTrainer(Trainer):
             optimizer.zero_grad()
         start_time = time.perf_counter()
         for i, (utt_ids, batch) in enumerate(reporter.measure_iter_time(iterator, "iter_time"), 1):
-            batch = _on_device(batch, device)
+            batch = on_device(batch, device)
             if options.no_forward_run:
                 all_skipped = False
                 reporter.next()
@@ -184,11 +184,11 @@ class BilevelTrainer(Trainer):
             set_aside(Path(options.output_dir))
 
 
-def _on_device(data: Any, device: str) -> Any:
+def on_device(data: Any, device: str) -> Any:
     """ESPnet's `to_device`; seeds stay with the host, which chooses the masked frames (`bilevel.models.rows`)."""
     if isinstance(data, dict):
-        return {name: value if name == "seeds" else _on_device(value, device) for name, value in data.items()}
-    return [_on_device(part, device) for part in data] if isinstance(data, list) else to_device(data, device)
+        return {name: value if name == "seeds" else on_device(value, device) for name, value in data.items()}
+    return [on_device(part, device) for part in data] if isinstance(data, list) else to_device(data, device)
 
 
 def _relative_rate(optimizer: torch.optim.Optimizer) -> float:

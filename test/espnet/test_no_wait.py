@@ -13,7 +13,7 @@ import torch
 import bilevel.espnet.ssl_task  # noqa: F401  (registers our front-ends and encoders)
 from bilevel.espnet.parts import build_parts
 from bilevel.espnet.ssl_model import BilevelSSLModel
-from bilevel.espnet.trainer import _on_device
+from bilevel.espnet.trainer import on_device
 
 ENCODER = {"output_size": 16, "attention_heads": 2, "num_blocks": 2, "linear_units": 16, "rel_pos_type": "latest"}
 SIZES = {"codebook_size": 24, "codebook_dim": 4, "p_mask": 0.05, "mask_span_frames": 8}
@@ -54,7 +54,7 @@ def batch():
 def test_a_pass_reads_no_value(ssl, frontend, conf, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # torch has none for meta
     model = build(ssl, frontend, **conf).to("meta")
-    inputs = _on_device({"lower": [batch()]}, "meta")["lower"][0]
+    inputs = on_device({"lower": [batch()]}, "meta")["lower"][0]
     assert {name: value.device.type for name, value in inputs.items()} == {
         "speech": "meta", "speech_lengths": "meta", "seeds": "cpu",
     }  # fmt: skip

@@ -6,13 +6,14 @@ import torch
 from bilevel.models import masked_prediction, masking
 from bilevel.models.bestrq import Objective as BestRQ
 from bilevel.models.birq import Objective as BiRQ
+from bilevel.models.hubert import Objective as HuBERT
 from bilevel.models.masking import Masking, valid_mask
 from bilevel.models.rows import choose
 
 F, D, V, BLOCKS = 4, 3, 7, 4
 LENS = torch.tensor([61, 33, 50])
 SEEDS = torch.tensor([7, 8, 9])
-SIZES = {"codebook_size": V, "codebook_dim": 4, "p_mask": 0.1, "mask_span_frames": 8}
+SIZES = {"codebook_size": V, "p_mask": 0.1, "mask_span_frames": 8}
 
 
 def test_a_row_has_place_seed_and_weight():
@@ -56,6 +57,7 @@ def blind(monkeypatch):
         (BestRQ, {"n_codebooks": 2}),
         (BiRQ, {"label_layer": 2, "logit_scale": 3.0}),
         (BiRQ, {"label_layer": 2, "separate_head": True, "gumbel": False}),
+        (HuBERT, {"w_unmasked": 0.5}),
     ],
 )
 def test_loss_gradient_and_statistics_are_the_same(make_blocks, blind, cls, conf, on_grid):
@@ -65,9 +67,13 @@ def test_loss_gradient_and_statistics_are_the_same(make_blocks, blind, cls, conf
     feats = torch.randn(3, 61, F, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     feats = feats * valid_mask(LENS, 61).unsqueeze(-1)
 
+    targets = torch.randint(V, (3, 15), generator=torch.Generator().manual_seed(3))
+    targets = targets.where(valid_mask(LENS // 4, 15), -1)
+    targets[0, 14] = -1  # a state without a label
+
     def step():
         hidden, states = objective.masking.hide(feats, LENS, SEEDS)
-        output = objective(feats, LENS, SEEDS, encoder)
+        output = objective(feats, LENS, SEEDS, encoder, targets)
         params = [*encoder.parameters(), *objective.parameters()]
         return hidden, states, output, torch.autograd.grad(output.loss, params, allow_unused=True)
 
