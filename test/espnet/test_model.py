@@ -116,3 +116,13 @@ def test_unit_zero_must_be_blank(kit, corpus, tmp_path, first):
 def test_an_unknown_objective_is_refused(kit):
     with pytest.raises(ValueError, match="'cpc'; the nearest one is 'infonce', all: bestrq, birq, hubert, infonce"):
         kit.model(model_conf={"ssl": "cpc"})
+
+
+def test_features_of_the_lower_level_keep_full_precision_under_autocast(kit, corpus):
+    model, seen = kit.model().eval(), []
+    model.ssl.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    batch = corpus.lower(["unlab-1", "unlab-2"])
+    model(level="lower", **batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(level="lower", **batch)
+    assert torch.equal(*seen)
