@@ -6,14 +6,21 @@ libsndfile reads a truncated WAV or Ogg without complaint, so the promise has to
 import os
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 # Writers that cannot seek back (pipes) leave sizes such as 0x7ffff000 or 0xffffffff: not a promise.
 _UNKNOWN_SIZE = 0x7FFF0000
 _LAST_PAGE = 0x04
 
 
-def truncation(source: Path | BinaryIO) -> str | None:
+class Missing(NamedTuple):
+    """What a file lacks: in words, and as a share of what its headers promise (1 where they keep no size)."""
+
+    text: str
+    share: float
+
+
+def truncation(source: Path | BinaryIO) -> Missing | None:
     """What is missing from a RIFF, NIST SPHERE or Ogg file; None if nothing, or if the format keeps no sizes."""
     if isinstance(source, Path):
         with source.open("rb") as stream:
@@ -27,10 +34,12 @@ def truncation(source: Path | BinaryIO) -> str | None:
         promised = _sphere_size(head)
     elif head[:4] == b"OggS":
         source.seek(max(0, size - (1 << 17)))  # a page is shorter than 65,308 bytes
-        return None if _ogg_ends(source.read()) else "the last Ogg page is missing"
+        return None if _ogg_ends(source.read()) else Missing("the last Ogg page is missing", 1.0)
     else:
         return None
-    return f"{size} bytes, but its header promises {promised}" if promised > size else None
+    if promised <= size:
+        return None
+    return Missing(f"{size} bytes, but its header promises {promised}", 1 - size / promised)
 
 
 def _riff_size(stream, size: int) -> int:

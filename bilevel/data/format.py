@@ -126,6 +126,7 @@ def _passes(verdict: Verdict, config: FormatConfig) -> bool:
         and u.speed == 1.0
         and found.n_channels == 1
         and found.rate_hz == config.limits.rate_hz
+        and not found.missing_share  # others would stumble over the header
         and not is_pipe(u.audio)
     )
 

@@ -130,7 +130,7 @@ def _decode(job: Job, config: FormatConfig, others: list[str]) -> Iterator[tuple
         if source is None:  # nobody asked for it, or it came before
             others.append(key)
             continue
-        found = probe(source)
+        found = probe(source, max_missing_share=config.limits.max_missing_share)
         for u in waiting.pop(key):
             reason = judge(u, found, config.limits, job.stored_sec.get(u.id))
             yield Verdict(u, found, reason), None if reason else samples_of(u, found, source, config)

@@ -4,7 +4,7 @@ import functools
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Limits:
         min_sec: Shortest utterance.
         max_sec: Longest utterance; the far stricter limits of training come later (`bilevel filter`).
         silence_peak: A recording that never exceeds this share of full scale is silent (1e-4 is -80 dB).
+        max_missing_share: Accept files that lack at most this share of the bytes that their headers promise, as they
+            are; for corpora published with wrong headers.
         max_bad_share: Stop when more than this share of the utterances is bad.
         allow_pipes: Run `command |` entries.
     """
@@ -41,6 +43,7 @@ class Limits:
     min_sec: float = 0.02
     max_sec: float = 3600.0
     silence_peak: float = 1e-4
+    max_missing_share: float = 0.0
     max_bad_share: float = 0.01
     allow_pipes: bool = False
 
@@ -57,6 +60,7 @@ class Probe:
         low: Smallest sample value, of full scale 1.
         high: Largest sample value.
         clipped_share: Share of samples at full scale.
+        missing_share: Share of the promised bytes that the file lacks.
     """
 
     error: str = ""
@@ -66,6 +70,7 @@ class Probe:
     low: float = 0.0
     high: float = 0.0
     clipped_share: float = 0.0
+    missing_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +82,20 @@ class Verdict:
     reason: str = ""
 
 
-def probe(path: str | io.BytesIO, allow_pipes: bool = False) -> Probe:
+def probe(path: str | io.BytesIO, allow_pipes: bool = False, max_missing_share: float = 0.0) -> Probe:
     """Decode a file (or its content) from beginning to end, in constant memory."""
+    missing = None
     try:
         content = isinstance(path, io.BytesIO)
         if content or not is_pipe(path):
             if (path.getbuffer().nbytes if content else Path(path).stat().st_size) == 0:
                 return Probe("empty file")
             missing = truncation(path if content else Path(path))
-            if missing:
-                return Probe(f"truncated: {missing}")
+            if missing and missing.share > max_missing_share:
+                limit = f"--max_missing_share {max_missing_share:g}"
+                return Probe(f"truncated: {missing.text} ({missing.share:.1%} are missing, {limit})")
         with soundfile.SoundFile(open_source(path, allow_pipes=allow_pipes)) as file:
-            return _decode(file)
+            return replace(_decode(file), missing_share=missing.share if missing else 0.0)
     except FileNotFoundError:
         return Probe("no such file")
     except (soundfile.SoundFileError, OSError, ValueError) as error:
@@ -152,7 +159,8 @@ def scan(
 ) -> list[Verdict]:
     """Judge every utterance, in their order; a file that several share is decoded once."""
     paths = list(dict.fromkeys(u.audio for u in utterances))
-    results = ordered_map(functools.partial(probe, allow_pipes=limits.allow_pipes), paths, nj)
+    look = functools.partial(probe, allow_pipes=limits.allow_pipes, max_missing_share=limits.max_missing_share)
+    results = ordered_map(look, paths, nj)
     probes = dict(zip(paths, progress(results, total=len(paths), label="scan"), strict=True))
     stored_sec = stored_sec or {}
     return [Verdict(u, probes[u.audio], judge(u, probes[u.audio], limits, stored_sec.get(u.id))) for u in utterances]
@@ -167,7 +175,11 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
     """Counts for people to read."""
     n_bad = sum(bool(v.reason) for v in verdicts)
     n_clipped = sum(v.probe.clipped_share > 0.01 for v in verdicts)
-    return [f"{len(verdicts)} utterances, {n_bad} quarantined, {n_clipped} with more than 1 % clipped samples"]
+    lines = [f"{len(verdicts)} utterances, {n_bad} quarantined, {n_clipped} with more than 1 % clipped samples"]
+    shares = [v.probe.missing_share for v in verdicts if v.probe.missing_share]
+    if shares:
+        lines.append(f"{len(shares)} shorter than their headers say, by at most {max(shares):.1%}: taken as they are")
+    return lines
 
 
 def check_share(verdicts: Sequence[Verdict], limits: Limits, where: Path) -> None:

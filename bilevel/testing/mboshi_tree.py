@@ -21,8 +21,9 @@ def mboshi_tree(dst: Path, n_train: int = 60, n_dev: int = 6, odd: bool = False)
     """The repository with `n_train` and `n_dev` utterances in its two folders, and all of them in `all`.
 
     `odd` adds to train, all spoken by martial: an utterance that repeats the sentence of the first (801), one each
-    without translation (802), without transcript (803) and without audio (804), a wav file whose header promises more
-    than there is (805), and a transcript with letters in decomposed form, white space and a line break (806).
+    without translation (802), without transcript (803) and without audio (804), a wav file whose header promises 726
+    bytes more than there are, as some published ones do (805), and a transcript with letters in decomposed form, white
+    space and a line break (806).
     """
     rng, root = random.Random(0), Path(dst) / "mboshi-french-parallel-corpus"
     corpus = root / "full_corpus_newsplit"
@@ -67,7 +68,7 @@ def _spoil(train: Path) -> None:
     Path(f"{stems[803]}.mb").unlink()
     Path(f"{stems[804]}.wav").unlink()
     wav = bytearray(Path(f"{stems[805]}.wav").read_bytes())
-    place = wav.index(b"data") + 4
-    wav[place : place + 4] = struct.pack("<I", 2 * struct.unpack("<I", wav[place : place + 4])[0])
+    for place in (4, wav.index(b"data") + 4):
+        wav[place : place + 4] = struct.pack("<I", struct.unpack("<I", wav[place : place + 4])[0] + 726)
     Path(f"{stems[805]}.wav").write_bytes(wav)
     Path(f"{stems[806]}.mb").write_text("Ibe\u0301a\u0301 \t la\u0301\r\n  ma\u0301a \n", encoding="utf-8")

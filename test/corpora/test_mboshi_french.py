@@ -2,12 +2,14 @@
 
 import hashlib
 import itertools
+from pathlib import Path
 
 import pytest
 import soundfile
 
 from bilevel.corpora import MissingSplitError, mboshi_french
 from bilevel.corpora.prepare import Options, prepare
+from bilevel.data.container import truncation
 from bilevel.data.datadir import read_datadir
 from bilevel.data.validate import validate
 from bilevel.testing.mboshi_tree import SESSIONS, mboshi_tree
@@ -54,9 +56,11 @@ def test_odd_entries(tmp_path):
     faults = mboshi_french.missing(src, "mb_dev")
     assert faults[0] == f"files {ODD}802.fr, {ODD}803.mb, {ODD}804.wav"
     assert faults[1] == "train/ has 63 utterances, expected 4616 for mb_train and mb_dev together"
-    # The header promises twice as much; what there is is read.
-    audio = rows[f"{ODD}805"].audio
-    assert soundfile.info(audio).frames == len(soundfile.read(audio)[0]) < 2 * 16000
+    # The header promises 726 bytes more; what there is is read.
+    audio = Path(rows[f"{ODD}805"].audio)
+    size = audio.stat().st_size
+    assert truncation(audio).text == f"{size} bytes, but its header promises {size + 726}"
+    assert len(soundfile.read(audio)[0]) == (size - 44) / 2
 
 
 def test_a_sentence_said_twice_stays_on_one_side(tmp_path):
@@ -75,7 +79,8 @@ def test_a_sentence_said_twice_stays_on_one_side(tmp_path):
 
 def test_stage_1_keeps_translations_and_refuses_an_incomplete_folder(tmp_path, monkeypatch):
     src = mboshi_tree(tmp_path, odd=True)
-    monkeypatch.setattr(mboshi_french, "EXPECTED", mboshi_french.EXPECTED | {"mb_test": (6, None)})
+    unknown = dict.fromkeys(mboshi_french.SETS, (None, None))
+    monkeypatch.setattr(mboshi_french, "EXPECTED", unknown | {"mb_test": (6, None)})
     monkeypatch.setattr(mboshi_french, "PUBLISHED", {"train": 66, "dev": 6})
     wrong = r"mb_train: incomplete \(missing: files .*_802\.fr, .*_803\.mb, .*_804\.wav, train/ has 63 utterances, exp"
     with pytest.raises(ValueError, match=wrong):

@@ -9,6 +9,7 @@ import soundfile
 from bilevel.bin.format import main
 from bilevel.data.archive import read_archive
 from bilevel.data.audio import change_speed
+from bilevel.data.container import truncation
 from bilevel.data.datadir import read_datadir, write_datadir
 from bilevel.data.features import fbank
 from bilevel.data.format import FormatConfig, format_datadir
@@ -113,6 +114,18 @@ def test_bad_files_are_quarantined_from_every_table(tmp_path, ramp):
     for name in ("wav.scp", "text", "utt2spk", "utt2dur", "utt2num_samples"):
         assert sorted(read_scp(dst / name)) == [f"g{n}" for n in range(6)]
     assert validate(dst) == []
+
+
+def test_a_file_shorter_than_its_header_says_is_written_anew(tmp_path, ramp):
+    whole, short = ramp.read_bytes(), tmp_path / "short.wav"
+    short.write_bytes(whole[:-200])
+    src = make(tmp_path, [Utterance("a", str(ramp), "text", "s"), Utterance("b", str(short), "text", "s")])
+    format_datadir(src, tmp_path / "dump", FormatConfig(Limits(max_missing_share=0.01)))
+    places = read_scp(tmp_path / "dump" / "wav.scp")
+    assert places["a"] == str(ramp)
+    assert truncation(Path(places["b"])) is None
+    expected = soundfile.read(ramp, dtype="int16")[0][:-100]
+    np.testing.assert_array_equal(soundfile.read(places["b"], dtype="int16")[0], expected)
 
 
 def test_too_many_bad_files_stop_and_leave_the_earlier_dump(tmp_path, ramp):

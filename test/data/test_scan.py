@@ -100,6 +100,16 @@ def test_clipping_is_counted_not_refused(tmp_path):
     assert summary([verdict]) == ["1 utterances, 0 quarantined, 1 with more than 1 % clipped samples"]
 
 
+def test_a_header_that_promises_too_much(tmp_path):
+    path = write(tmp_path / "x.wav", noise())
+    path.write_bytes(path.read_bytes()[:-640])  # 640 of 32,044 bytes: 2 %
+    utterance = Utterance("u", str(path))
+    assert "2.0% are missing, --max_missing_share 0.01" in scan([utterance], Limits(max_missing_share=0.01))[0].reason
+    verdict = scan([utterance], Limits(max_missing_share=0.02))[0]
+    assert (verdict.reason, verdict.probe.n_samples) == ("", 16000 - 320)
+    assert summary([verdict])[1] == "1 shorter than their headers say, by at most 2.0%: taken as they are"
+
+
 def test_policies_let_rate_and_channels_pass(tmp_path):
     path = write(tmp_path / "x.wav", noise().reshape(-1, 2), 8000)
     utterance = Utterance("u", str(path))

@@ -12,6 +12,7 @@ from recipe_kit import ROOT, check_refused
 from bilevel.data.tables import read_scp
 from bilevel.espnet.config import training_config
 from bilevel.testing.covost2_tree import covost2_tree
+from bilevel.testing.mboshi_tree import mboshi_tree
 
 CONF = ROOT / "egs/TEMPLATE/st/conf"
 METHODS = sorted(path.stem for path in CONF.glob("method/*.yaml"))
@@ -69,6 +70,14 @@ def test_a_second_call_skips_what_is_done(covost2):
     log = recipe_kit.run("covost2/st1", recipe, **options)
     assert log.count("skip: ") >= 6 + 1 + 4 + 1 + 1 + 8 + 4 + 4
     assert (recipe / "exp/vm/latest.pth").stat().st_mtime_ns == before
+
+
+def test_mboshi_takes_files_whose_headers_promise_too_much(tmp_path):
+    recipe = tmp_path / "recipe"
+    log = recipe_kit.run("mboshi_french/st1", recipe, src=mboshi_tree(tmp_path, odd=True), stop_stage=3)
+    assert "1 shorter than their headers say, by at most 2." in log
+    kept = [read_scp(recipe / "dump/raw/org" / name / "wav.scp") for name in ("mb_train", "mb_dev", "mb_test")]
+    assert sum(map(len, kept)) == 60 + 3 + 6
 
 
 def build(config: dict, tmp_path: Path):

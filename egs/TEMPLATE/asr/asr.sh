@@ -28,6 +28,7 @@ speed_perturb_factors=          # for instance "0.9 1.0 1.1"
 feats_type=raw                  # raw (front-end inside the model) or fbank (Kaldi archives)
 fs=16000                        # sampling rate in Hz
 resample=false                  # convert audio of another rate
+max_missing_share=0             # accept files that lack so much of what their header promises, as they are
 max_bad_share=0.01              # stop when more than this share of a set is quarantined
 min_sec=0.1                     # shortest training utterance
 max_sec=20                      # longest training utterance
@@ -92,7 +93,8 @@ dump=${dumpdir}/${feats_type}
 if begins 3 "format and scan audio"; then
     for set in "${labelled}" "${unlabelled[@]:1}" "${valid_set}" "${tests[@]}"; do
         run format --in_dir "data/${set}" --out_dir "${dump}/org/${set}" --feats_type "${feats_type}" --fs "${fs}" \
-            --resample "${resample}" --max_bad_share "${max_bad_share}" --nj "${nj}"
+            --resample "${resample}" --max_missing_share "${max_missing_share}" \
+            --max_bad_share "${max_bad_share}" --nj "${nj}"
     done
 fi
 if begins 4 "filter"; then

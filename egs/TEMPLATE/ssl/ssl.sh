@@ -21,6 +21,7 @@ pool_sources=false              # true: one batch a step from all data, not one 
 feats_type=raw                  # raw (front-end inside the model) or fbank (Kaldi archives)
 fs=16000                        # sampling rate in Hz
 resample=false                  # convert audio of another rate
+max_missing_share=0             # accept files that lack so much of what their header promises, as they are
 max_bad_share=0.01              # stop when more than this share of a set is quarantined
 min_sec=0.5                     # shortest training utterance
 max_sec=30                      # longest training utterance
@@ -72,7 +73,8 @@ dump=${dumpdir}/${feats_type}
 if begins 3 "format and scan audio"; then
     for set in "${train_set}" "${valid_set}"; do
         run format --in_dir "data/${set}" --out_dir "${dump}/org/${set}" --feats_type "${feats_type}" --fs "${fs}" \
-            --resample "${resample}" --max_bad_share "${max_bad_share}" --max_sec 3600 --nj "${nj}"
+            --resample "${resample}" --max_missing_share "${max_missing_share}" \
+            --max_bad_share "${max_bad_share}" --max_sec 3600 --nj "${nj}"
     done
 fi
 if begins 4 "filter"; then
