@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--made_by", help="command that made the runs, quoted in RESULTS.md")
     parser.add_argument("--picture", type=Path, help="also write one plot (SVG)")
     parser.add_argument(
-        "--picture_of", default="test WER", metavar="NAME", help="what it shows: 'SET METRIC', or 'conflict METHOD'"
+        "--picture_of", default="test WER", metavar="NAME", help="'SET METRIC', 'conflict METHOD' or title of curves"
     )
     args = parser.parse_args(argv)
     runs = read_runs(args.exp_dir)

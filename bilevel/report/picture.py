@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 from bilevel.report.conflict import conflicts, pair_plot
-from bilevel.report.plots import interval_plot
+from bilevel.report.plots import curve_plots, interval_plot
+from bilevel.report.pretraining import pretraining_plots
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
 from bilevel.scoring.result import METRICS
 
 
 def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> str:
-    """The SVG of one plot: of a set and metric, such as "test WER", or of a method's conflicts, "conflict METHOD".
+    """The SVG of one plot: "SET METRIC", such as "test WER", "conflict METHOD", or curves by the title of their plot.
 
     Raises:
         ValueError: There is none of that name; the message lists what there is.
@@ -18,11 +19,15 @@ def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> s
     maps = {f"conflict {c.method}": c for c in conflicts(runs)}
     if wanted in maps:
         return pair_plot(maps[wanted]).svg
+    others = [run for run in runs if run.kind != "pretraining"]
     found = {f"{s.key[1]} {METRICS[s.key[2]].name}": s.key for s in summaries}
     if wanted not in found:
-        there = sorted(found) + sorted(maps)
-        known = f"expected one of {', '.join(there)}" if there else "there are no error rates to plot"
+        plots = (*curve_plots(others), *pretraining_plots(runs))
+        curves = {plot.title.partition(" \u00b7 ")[0]: plot for plot in plots}
+        if wanted in curves:
+            return curves[wanted].svg
+        there = [*sorted(found), *sorted(maps), *sorted(curves)]
+        known = f"expected one of {', '.join(there)}" if there else "there is nothing to plot"
         raise ValueError(f"--picture_of {wanted!r}: {known}")
     key = found[wanted]
-    methods = methods_of([run for run in runs if run.kind != "pretraining"])
-    return interval_plot(key, [s for s in summaries if s.key == key], methods).svg
+    return interval_plot(key, [s for s in summaries if s.key == key], methods_of(others)).svg

@@ -170,9 +170,17 @@ def test_a_folder_of_pretrainings_alone_has_a_report(alone):
     assert "<h1>Results</h1><p>4 pre-trainings on mini</p>" in html
     for name in ("methods", "significance", "problems", "curves", "worst"):
         assert f'<section id="{name}">' not in html
-    for option in (["--picture", "x.svg"], ["--baseline", "birq"]):
-        with pytest.raises(ValueError, match="there are no error rates to"):
-            report.main([str(alone), *option])
+    with pytest.raises(ValueError, match=r"'test WER': expected one of .*Codes in use"):
+        report.main([str(alone), "--picture", "x.svg"])
+    with pytest.raises(ValueError, match="there are no error rates to"):
+        report.main([str(alone), "--baseline", "birq"])
+
+
+def test_picture_of_code_usage(alone, tmp_path):
+    title = "Codes in use"
+    report.main([str(alone), "--picture", str(tmp_path / "a.svg"), "--picture_of", title])
+    (plot,) = (plot for plot in pretraining_plots(read_runs(alone)) if plot.title.startswith(title))
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == plot.svg
 
 
 def test_a_pretraining_without_curves_has_a_row(alone):
