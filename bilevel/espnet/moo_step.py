@@ -38,7 +38,7 @@ class MultiObjectiveTrainerOptions(BilevelTrainerOptions):
     moo_conf: dict[str, Any]
 
 
-_OURS = ("levels", "batches", "weighting", "weighting_conf")
+_OURS = ("levels", "batches", "weighting", "weighting_conf", "normalise")
 
 
 def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_epoch: int) -> Levels:
@@ -50,8 +50,9 @@ def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_ep
 
     Args:
         model: The model.
-        moo_conf: Arguments of `Levels` but the parameters; `batches` (`batches_per_step`); `weighting` and
-            `weighting_conf` put another weighting into all levels.
+        moo_conf: Arguments of `Levels` but the parameters; `batches` (`batches_per_step`); `weighting`,
+            `weighting_conf` and `normalise` put others into all levels. A new weighting takes its own default of the
+            other two, for a level's were chosen for its old one.
         max_epoch: Length of the training.
 
     Raises:
@@ -66,7 +67,8 @@ def build_levels(model: MultiObjectiveModel, moo_conf: Mapping[str, Any], max_ep
         ]  # fmt: skip
         conf["objectives"] = sorted(fits, key=names.index)
         if "weighting" in moo_conf:
-            conf |= {"weighting": moo_conf["weighting"], "weighting_conf": moo_conf.get("weighting_conf", {})}
+            conf |= {"weighting": moo_conf["weighting"], "weighting_conf": {}, "normalise": None}
+        conf |= {key: moo_conf[key] for key in ("weighting_conf", "normalise") if key in moo_conf}
         if conf.get("per") == "training":
             points = conf.get("scale", 1.0)
             conf["per"] = "step"

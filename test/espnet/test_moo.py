@@ -297,6 +297,14 @@ def test_one_option_puts_another_weighting_into_all_levels(model):
     assert [weighting.c for weighting in found] == [0.3, 0.3]
 
 
+def test_another_weighting_brings_its_own_normalisation(model):
+    """MGDA on plain gradients would follow the shortest, whatever suits MoDo."""
+    levels = [level | {"normalise": "none"} for level in VC]
+    for conf, wanted in (({}, "none"), ({"weighting": "mgda"}, "running"), ({"normalise": "norm"}, "norm")):
+        found = build_levels(model, {"levels": copy.deepcopy(levels), **conf}, 8).levels
+        assert {level.normaliser.by for level in found} == {wanted}
+
+
 def test_options_of_solvers_are_refused(run):
     with pytest.raises(ValueError, match=r"solver_conf, penalty_conf: .*expected moo_conf alone"):
         run([ALL], penalty_conf={"gamma_max": 2.0})
