@@ -26,16 +26,16 @@ class ChannelLayerNorm(nn.LayerNorm):
 class CheckpointedLayer(EncoderLayer):
     """A block that keeps its input only and computes the rest again in the backward pass, with the same dropout."""
 
-    def forward(self, x_input: Any, mask: Tensor, cache: Tensor | None = None) -> Any:
-        """As `EncoderLayer.forward`."""
+    def __call__(self, x_input: Any, mask: Tensor, cache: Tensor | None = None) -> Any:
+        """The call and not `forward`, for `nn.Module.compile` compiles what lies below the call."""
         if not torch.is_grad_enabled():
-            return super().forward(x_input, mask, cache)
+            return super().__call__(x_input, mask, cache)
         # By the time of the backward pass the encoder may be in another mode than it is now.
         return checkpoint(self._block, self.training, x_input, mask, cache, use_reentrant=False)
 
     def _block(self, training: bool, x_input: Any, mask: Tensor, cache: Tensor | None) -> Any:
         with mode(self, training):
-            output = super().forward(x_input, mask, cache)
+            output = super().__call__(x_input, mask, cache)
         # ESPnet keeps the attention weights for plots, (B, H, T, T) a block: just what is not to be kept here.
         self.self_attn.attn = None
         return output

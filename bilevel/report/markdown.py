@@ -24,7 +24,7 @@ def environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
         ("python version", platform.python_version()),
         ("pytorch version", _version("torch")),
         ("espnet version", _version("espnet")),
-        ("commit", ", ".join(sorted({run.commit for run in runs}))),
+        ("commit", ", ".join(sorted({name for run in runs for name in run.commit.split(", ")}))),
     ]
 
 

@@ -65,7 +65,7 @@ class Run:
         params: Number of model parameters.
         decodings: Its results; a pre-training has none.
         cost: Updates, passes, audio_hours, cpu_sec, wall_sec, peak_mem_mb; any may be missing.
-        commit: Source version.
+        commit: Source version; two with a comma where one trained and another scored.
         epochs: Rows of train.jsonl, one an epoch.
     """
 

@@ -123,7 +123,8 @@ def fabricate(exp_dir: Path, n_seeds: int = 3, n_utts: int = 120, n_epochs: int 
             cost = {"updates": 6000, "passes": 6000 if method == "supervised" else 12000, "audio_hours": 41.5 + seed,
                     "cpu_sec": 5400 + 300 * seed, "wall_sec": 3100, "peak_mem_mb": 812}  # fmt: skip
             record = {"method": method, "corpus": "mini", "seed": seed, "params": 712_345, "results": results,
-                      "cost": cost, "config_sha256": "0" * 64, "commit": "0123abc"}  # fmt: skip
+                      "cost": cost, "config_sha256": "0" * 64,
+                      "commit": "0123abc, 456def" if seed else "0123abc"}  # fmt: skip
             (folder / "result.json").write_text(json.dumps(record), encoding="utf-8")
             rows = _epochs(method, seed, n_epochs)
             (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

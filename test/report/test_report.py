@@ -45,6 +45,7 @@ def test_results_md_has_espnet_tables_of_every_run(out, exp_dir):
     text = (out / "RESULTS.md").read_text(encoding="utf-8")
     for name in ("date", "python version", "pytorch version", "espnet version", "commit"):
         assert re.search(rf"^- {name}: `.+`$", text, re.MULTILINE)
+    assert "\n- commit: `0123abc, 456def`\n" in text  # one of them made some results alone
     assert text.count("|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|") == 4 * 3 * 2
     section = text.split("## asr_mini_bljust_seed1\n")[1].split("## asr")[0]
     row = next(line for line in section.splitlines() if line.startswith("|decode_ctc_greedy/test|"))

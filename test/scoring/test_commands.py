@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from bilevel.bin import compare, evaluate, score
+from bilevel.data.commit import commit
 from bilevel.scoring import bleu
 from bilevel.scoring.result import Score
 
@@ -85,7 +86,8 @@ def test_evaluate_writes_the_metrics_asked_for(files, capsys):
     data.mkdir(parents=True)
     (data / "text").write_text("u1 The cat sat.\nu2 A dog, a dog!\n", encoding="utf-8")
     (exp / "decode" / "test_en" / "text").write_text("u1 the cat sat\nu2 A dog, a dog!\n", encoding="utf-8")
-    (exp / "run.json").write_text(json.dumps({"method": "m", "corpus": "c", "seed": 0, "config_sha256": "0"}))
+    facts = {"method": "m", "corpus": "c", "seed": 0, "config_sha256": "0", "commit": "0trained"}
+    (exp / "run.json").write_text(json.dumps(facts))
     (exp / "cost.json").write_text(json.dumps({"params": 1}))
     call = [f"--exp_dir={exp}", "--inference_config=decode.yaml", f"--dirs={data}"]
     lists = {"u1": "The cat sat.", "u2": "A dog, a dog!"}, {"u1": "the cat sat", "u2": "A dog, a dog!"}
@@ -97,7 +99,9 @@ def test_evaluate_writes_the_metrics_asked_for(files, capsys):
          {"bleu": bleu.score(*lists, tokenize="char", case="lower").value}),
     ):  # fmt: skip
         evaluate.main([*call, *options.split()])
-        results = json.loads((exp / "result.json").read_text())["results"]
+        result = json.loads((exp / "result.json").read_text())
+        assert result["commit"] == f"0trained, {commit()}"
+        results = result["results"]
         assert {entry["metric"]: entry["value"] for entry in results} == expected
         for metric, value in expected.items():
             assert Score.read(exp / "decode" / "test_en" / f"score_{metric}.json").value == value
