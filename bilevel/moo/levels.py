@@ -268,14 +268,15 @@ class Levels:
             raise ValueError("no objective has data in this step: expected at least one `add`")
         gramians = c.gramians()
         finite = bool(gramians.isfinite().all())
+        if finite and self._track():
+            gramians = c.gramians()
+        products = c.gramians(cross=True) if 2 in self._batches.values() else gramians
         if finite:
-            if self._track():
-                gramians = c.gramians()
-            self._watch(gramians)
+            self._watch(gramians, products)
         deciding = set(c.held if self.selection is None else self.selection.tensors())
         index = [i for i, t in enumerate(c.held) if t in deciding]
         gramian = gramians[index].sum(0)
-        cross = c.gramians(cross=True)[index].sum(0) if 2 in self._batches.values() else gramian
+        cross = products[index].sum(0)
         finite = finite and bool(cross.isfinite().all())
         found: dict[str, float] = {}
         weights = dict.fromkeys(self._present, 0.0)
@@ -317,12 +318,14 @@ class Levels:
                 self.collector.replace(m, tracked[i])
         return bool(tracking)
 
-    def _watch(self, gramians: Tensor) -> None:
+    def _watch(self, gramians: Tensor, cross: Tensor) -> None:
         """Hand the products of the held tensors to the monitor and to the selection."""
+        c = self.collector
         if self.monitor is not None:
-            whole = gramians.new_zeros(len(self.collector.shared), *gramians.shape[1:])
-            whole[self.collector.held] = gramians
-            self.monitor.observe(whole, self.collector.held)
+            twice = torch.tensor([c.n_batches.get(m) == 2 for m in range(len(c.objectives))])
+            both = gramians.new_zeros(2, len(c.shared), *gramians.shape[1:])
+            both[:, c.held] = torch.stack([gramians, cross * twice * twice[:, None]])
+            self.monitor.observe(both[0], c.held, both[1])
         if self.selection is not None:
             self.selection.step(gramians)
 

@@ -1,6 +1,6 @@
 """How objectives agree in each layer: heat maps of cosines, and a table of the worst."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ _RANGE = 0.5
 _PALETTE, _UNKNOWN = "PuOr", "#b4bac2"
 # Of a figure: inches that labels and the colour bar take, and the points that a number needs.
 _MARGIN_IN, _NUMBER_PT = 2.6, 22
+_KEYS = {"Conflict": "cosine", "Expected conflict": "expected_cosine"}  # of a record in conflict.json
 _MAX_PAIRS_NARROW, _MAX_LAYER_NAMES, _N_STEPS = 8, 40, 6
 
 
@@ -23,6 +24,7 @@ class Conflict:
     """Cosines of pairs of objectives, from all runs of a method.
 
     Attributes:
+        name: "Conflict", or "Expected conflict" where the cosines are those of the expected gradients.
         corpus: Corpus of the runs.
         method: Their method.
         n_runs: How many there are.
@@ -32,6 +34,7 @@ class Conflict:
         cosines: (runs, S, L, P), nan where a pair was never found together.
     """
 
+    name: str
     corpus: str
     method: str
     n_runs: int
@@ -58,47 +61,69 @@ class Conflict:
         return float(means[layer, pair]), pair_name(self.pairs[pair]), self.layers[layer]
 
 
-def conflicts(runs: Sequence[Run]) -> list[Conflict]:
+def conflicts(runs: Sequence[Run], name: str = "Conflict") -> list[Conflict]:
     """One for each corpus and method with records of conflict that are not empty, in report order."""
     found = []
     for corpus in sorted({run.corpus for run in runs}):
         for method in methods_of(runs):
-            own = [r for r in runs if (r.corpus, r.method) == (corpus, method) and r.conflict.get("records")]
-            conflict = _merge(corpus, method, own) if own else None
-            if conflict is not None and np.isfinite(conflict.cosines).any():
+            own = [r for r in runs if (r.corpus, r.method) == (corpus, method)]
+            conflict = _merge(name, corpus, method, [r for r in own if _records(r, name)])
+            if np.isfinite(conflict.cosines).any():
                 found.append(conflict)
     return found
+
+
+def signal(runs: Sequence[Run]) -> float:
+    """Mean over runs, steps, layers and objectives of the part of a step's gradient that is not noise, or nan."""
+    found = [r["signal"] for run in runs for r in _records(run, "Expected conflict")]
+    return float(_mean(np.concatenate([np.array(rows, dtype=float).ravel() for rows in found] or [[]]), (0,)))
+
+
+def _records(run: Run, name: str) -> list[Mapping]:
+    """Records of the run that have such cosines."""
+    return [r for r in run.conflict.get("records", ()) if _KEYS[name] in r]
 
 
 def conflict_table(runs: Sequence[Run]) -> Table:
     """One row a method: how many pairs and layers disagree, and the pair and layer that disagree most."""
     rows = []
+    true = {(c.corpus, c.method): c for c in conflicts(runs, "Expected conflict")}
     for c in conflicts(runs):
         means = c.by_pair
         least, pair, layer = c.least
         cells = [_share(_mean(means, (axis,)), names) for axis, names in ((0, c.pairs), (1, c.layers))]
         mean = float(np.nanmean(means))
         cosines = [Cell(_signed(mean, 3), mean), *cells, Cell(_signed(least, 3), least)]
-        rows.append([Cell(c.corpus), Cell(c.method), Cell(str(c.n_runs), c.n_runs), *cosines, Cell(pair), Cell(layer)])
+        expected = [Cell("\u2013"), Cell("\u2013"), Cell("\u2013")]
+        if other := true.get((c.corpus, c.method)):
+            mean, (least, its, _) = float(np.nanmean(other.by_pair)), other.least
+            part = signal([r for r in runs if (r.corpus, r.method) == (c.corpus, c.method)])
+            expected = [Cell(f"{100 * part:.0f}", part), Cell(_signed(mean, 2), mean)]
+            expected.append(Cell(f"{_signed(least, 2)}, {its}", least))
+        own = [Cell(c.corpus), Cell(c.method), Cell(str(c.n_runs), c.n_runs)]
+        rows.append([*own, *cosines, Cell(pair), Cell(layer), *expected])
     note = (
         "Cosines between the gradients of two objectives, mean over training and runs, of all pairs, also of those in "
         "different levels; below 0 a step for one harms the other. Pairs count by their mean over layers, layers by "
-        "their mean over pairs."
+        "their mean over pairs. Noise of small batches draws cosines to 0. Where a step has two batches of each "
+        "objective, signal is the part of a gradient's squared length that is not noise, and the expected cosine the "
+        "one without noise."
     )
     counts = ("Pairs below 0", "Layers below 0")
-    header = ("Corpus", "Method", "Runs", "Mean cosine", *counts, "Least cosine", "Its pair", "Its layer")
+    expected = ("Signal %", "Expected cosine", "Least, its pair")
+    header = ("Corpus", "Method", "Runs", "Mean cosine", *counts, "Least cosine", "Its pair", "Its layer", *expected)
     return fold(header, rows, note, ("Corpus", "Runs"))
 
 
 def conflict_plots(runs: Sequence[Run]) -> list[Plot]:
     """Layers by pairs for each method, then layers by steps for each method."""
     found = conflicts(runs)
-    return [*map(pair_plot, found), *map(step_plot, found)]
+    return [*map(pair_plot, [*found, *conflicts(runs, "Expected conflict")]), *map(step_plot, found)]
 
 
 def pair_plot(c: Conflict) -> Plot:
     """Layers by pairs of objectives, mean over training and runs, with numbers where there is room."""
-    title = f"Conflict between objectives \u00b7 {c.method} \u00b7 {c.corpus}"
+    title = f"{c.name} between objectives \u00b7 {c.method} \u00b7 {c.corpus}"
     wide = len(c.pairs) > _MAX_PAIRS_NARROW
     width = 11.9 if wide else 5.8
     room_pt = 72 * (width - _MARGIN_IN) / len(c.pairs)
@@ -140,23 +165,24 @@ def pair_name(pair: Sequence[str]) -> str:
     return " \u00b7 ".join(pair)
 
 
-def _merge(corpus: str, method: str, runs: Sequence[Run]) -> Conflict:
+def _merge(name: str, corpus: str, method: str, runs: Sequence[Run]) -> Conflict:
     """Put the records of several runs together by names and steps; they may lack some of each other's."""
-    records = [(n, r["step"], run.conflict, r["cosine"]) for n, run in enumerate(runs) for r in run.conflict["records"]]
-    layers = list(dict.fromkeys(name for run in runs for name in run.conflict["layers"]))
+    key = _KEYS[name]
+    records = [(n, r["step"], run.conflict, r[key]) for n, run in enumerate(runs) for r in _records(run, name)]
+    layers = list(dict.fromkeys(layer for run in runs for layer in run.conflict["layers"]))
     pairs = list(dict.fromkeys(tuple(pair) for run in runs for pair in run.conflict["pairs"]))
     steps = sorted({step for _, step, _, _ in records})
     cosines = np.full((len(runs), len(steps), len(layers), len(pairs)), np.nan)
     for n, step, facts, rows in records:
         place = np.ix_([layers.index(v) for v in facts["layers"]], [pairs.index(tuple(p)) for p in facts["pairs"]])
         cosines[n, steps.index(step)][place] = np.array(rows, dtype=float)
-    return Conflict(corpus, method, len(runs), _shortened(layers), tuple(pairs), tuple(steps), cosines)
+    return Conflict(name, corpus, method, len(runs), _shortened(layers), tuple(pairs), tuple(steps), cosines)
 
 
 def _shortened(names: Sequence[str]) -> tuple[str, ...]:
     """Without the leading parts that all share, but the last part stays."""
     parts = [name.split(".") for name in names]
-    shortest = min(map(len, parts)) - 1
+    shortest = min(map(len, parts), default=1) - 1
     differs = (i for i, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1)
     n_shared = min(next(differs, shortest), shortest)
     return tuple(".".join(part[n_shared:]) for part in parts)

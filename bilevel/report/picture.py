@@ -11,12 +11,18 @@ from bilevel.scoring.result import METRICS
 
 
 def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> str:
-    """The SVG of one plot: "SET METRIC", such as "test WER", "conflict METHOD", or curves by the title of their plot.
+    """The SVG of one plot.
+
+    Args:
+        runs: All runs.
+        summaries: Theirs.
+        wanted: "SET METRIC" ("test WER"), "conflict METHOD", "expected conflict METHOD", or a title of curves.
 
     Raises:
         ValueError: There is none of that name; the message lists what there is.
     """
-    maps = {f"conflict {c.method}": c for c in conflicts(runs)}
+    kinds = "Conflict", "Expected conflict"
+    maps = {f"{name.lower()} {c.method}": c for name in kinds for c in conflicts(runs, name)}
     if wanted in maps:
         return pair_plot(maps[wanted]).svg
     others = [run for run in runs if run.kind != "pretraining"]

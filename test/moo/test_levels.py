@@ -98,6 +98,25 @@ def test_moco_steps_along_its_moving_means(model):
     torch.testing.assert_close(found, lam @ tracked + 0.1 * now[2])
 
 
+def test_the_monitor_sees_both_batches_of_those_that_have_two(model):
+    levels = [ASR_ST[0] | {"weighting": "modo", "weighting_conf": {"gamma": 0.01}}, ASR_ST[1]]
+    built = new(model, levels, selection=None, monitor={"every": 1, "granularity": "tensor"})
+    batches = model.batches(2)
+    found = {name: [model.gradient(name, x)[0] for x in batches[name]] for name in ("asr", "st")}
+    step(model, built)
+    (record,) = built.monitor.records
+    for t, (row, signal) in enumerate(zip(record["expected_cosine"], record["signal"], strict=True)):
+        (a, b), (c, d) = ([g[t].flatten() for g in found[name]] for name in ("asr", "st"))
+        squares = float(a @ b), float(c @ d)
+        if min(squares) > 0:
+            expected = float(a @ d + b @ c) / 2 / (squares[0] * squares[1]) ** 0.5
+            assert row == [pytest.approx(expected, abs=6e-5), None, None]
+            assert signal[0] == pytest.approx(squares[0] / float(((a + b) / 2).square().sum()), abs=6e-5)
+        else:
+            assert row == [None, None, None]
+    assert any(row[0] is not None for row in record["expected_cosine"])
+
+
 def test_an_absent_objective_leaves_the_others_and_its_own_state(model):
     levels = [{"name": "all", "objectives": ["asr", "st", "ssl"], "weighting": "moco"}]
     built = new(model, levels)
