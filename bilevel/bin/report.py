@@ -10,6 +10,7 @@ from bilevel.report.page import page
 from bilevel.report.picture import picture
 from bilevel.report.runs import read_runs
 from bilevel.report.summary import summarise
+from bilevel.report.tables import significance_table
 from bilevel.scoring.result import RATES
 
 
@@ -22,9 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--baseline", metavar="NAME", help="method that the others are compared with; else the first")
     parser.add_argument("--made_by", help="command that made the runs, quoted in RESULTS.md")
     parser.add_argument("--picture", type=Path, help="also write one plot (SVG)")
-    parser.add_argument(
-        "--picture_of", default="test WER", metavar="NAME", help="'SET METRIC', 'conflict METHOD' or title of curves"
-    )
+    names = "'SET METRIC', '[expected ]conflict METHOD' or title of curves"
+    parser.add_argument("--picture_of", default="test WER", metavar="NAME", help=names)
     args = parser.parse_args(argv)
     runs = read_runs(args.exp_dir)
     summaries = summarise(runs)
@@ -32,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     translates = any(s.key[2] not in RATES for s in summaries)
     default = "Speech recognition and translation results" if translates else "Speech recognition results"
     title = args.title or (default if summaries else "Results")
+    significance = significance_table(summaries, args.baseline)
     files = {
-        out / "RESULTS.md": results_md(runs, summaries, args.made_by, args.baseline),
-        out / "report.html": page(runs, summaries, title, args.baseline),
+        out / "RESULTS.md": results_md(runs, summaries, significance, args.made_by),
+        out / "report.html": page(runs, summaries, significance, title),
     }
     if args.picture:
         files[args.picture] = picture(runs, summaries, args.picture_of)

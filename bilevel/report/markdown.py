@@ -12,7 +12,7 @@ from bilevel.report.pretraining import pretraining_table, probe_table
 from bilevel.report.problems import problem_tables
 from bilevel.report.runs import Run
 from bilevel.report.summary import Summary
-from bilevel.report.tables import Cell, Table, cost_table, methods_table, overview_tables, significance_table
+from bilevel.report.tables import Cell, Table, cost_table, methods_table, overview_tables
 from bilevel.scoring.bleu import verbose
 from bilevel.scoring.result import METRICS, RATES, Score
 
@@ -29,21 +29,21 @@ def environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def results_md(
-    runs: Sequence[Run], summaries: Sequence[Summary], made_by: str | None = None, baseline: str | None = None
+    runs: Sequence[Run], summaries: Sequence[Summary], significance: Table, made_by: str | None = None
 ) -> str:
     """The text of RESULTS.md.
 
     Args:
         runs: All runs.
         summaries: Of those that are speech recognition.
+        significance: `significance_table`.
         made_by: Command that made the runs.
-        baseline: Method that the others are compared with; None: the first one there.
     """
     parts = ["<!-- made by bilevel report -->", "# RESULTS", "## Environments"]
     facts = [*environment(runs), *([("command", made_by)] if made_by else [])]
     parts.append("\n".join(f"- {name}: `{value}`" for name, value in facts))
     tables = [(f"Overview: {metric}", table) for metric, table in overview_tables(summaries)]
-    tables += [("Methods", methods_table(summaries)), ("Significance", significance_table(summaries, baseline))]
+    tables += [("Methods", methods_table(summaries)), ("Significance", significance)]
     tables += [("Objectives", level_table(runs)), ("Weights of the objectives", weight_table(runs))]
     tables += [("Conflicts between objectives", conflict_table(runs))]
     tables += [("Pre-training", pretraining_table(runs)), ("Labels of the pre-training", probe_table(runs))]

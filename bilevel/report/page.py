@@ -14,7 +14,7 @@ from bilevel.report.pretraining import pretraining_plots, pretraining_table, pro
 from bilevel.report.problems import problem_tables, trace_plots
 from bilevel.report.runs import Run, methods_of
 from bilevel.report.summary import Summary
-from bilevel.report.tables import Table, cost_table, methods_table, overview_tables, significance_table
+from bilevel.report.tables import Table, cost_table, methods_table, overview_tables
 from bilevel.report.worst import WorstUtterance, worst_utterances
 from bilevel.scoring.wer import Op
 
@@ -31,15 +31,15 @@ _WRAPPED = 32  # characters from which on a cell may break into lines
 _SEEDS = "Lines are means over seeds; bands reach from the least to the greatest seed."
 
 
-def page(runs: Sequence[Run], summaries: Sequence[Summary], title: str, baseline: str | None = None) -> str:
-    """The whole HTML document; methods are compared with `baseline`, None: the first one there."""
+def page(runs: Sequence[Run], summaries: Sequence[Summary], significance: Table, title: str) -> str:
+    """The whole HTML document; `significance` is `significance_table`."""
     others = [run for run in runs if run.kind != "pretraining"]
     counts = {"method": len(methods_of(others)), "run": len(others), "pre-training": len(runs) - len(others)}
     parts = [f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items() if n]
     lead = f"{', '.join(parts)} on {', '.join(sorted({run.corpus for run in runs}))}"
     sections = [
         ("methods", "Results", _results(others, summaries)),
-        ("significance", "Significance", _table(significance_table(summaries, baseline))),
+        ("significance", "Significance", _table(significance)),
         ("objectives", "Objectives", _objectives(runs)),
         ("pretraining", "Pre-training", _pretraining(runs)),
         ("problems", "Problems", _problems(runs)),

@@ -43,6 +43,7 @@ inference_model=valid.cer_ctc.ave.pth
 metrics="wer cer"               # what sets are scored by; the first is printed
 train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
 asr_tag=                        # name of the experiment; by default method, configs, tokens, share, train_args and seed
+report=true                     # at the end of stage 13; a comparison makes one, of all its runs
 dumpdir=dump                    # formatted data
 expdir=exp                      # models and results
 
@@ -141,7 +142,7 @@ fi
 if begins 13 "score and report"; then
     run evaluate --exp_dir "${exp}" --inference_config "${inference_config}" --punctuation "${punctuation}" \
         --metrics "${wanted[@]}" --dirs "${decode_dirs[@]}"
-    run report "${expdir}"
+    if "${report}"; then run report "${expdir}"; fi
 fi
 if begins 14 "pack"; then
     run pack --exp_dir "${exp}" --model "${inference_model}" --check_dir "${dump}/${tests[0]}"

@@ -22,5 +22,5 @@ run_sh=$(realpath -- "${words[0]:?"$(usage)"}")
 train() { "${run_sh}" "${words[@]:1}" --method "$1" --seed "$2" "${@:3}"; }
 read -r first _ <<<"${methods}"
 "${run_sh}" "${words[@]:1}" --method "${first}" --stop_stage 10
-each "${jobs}" "${methods}" train --stage 11 --stop_stage 12
-each 1 "${methods}" train --stage 13  # reports one after another
+each "${jobs}" "${methods}" train --report false --stage 11
+train "${first}" "${seeds%% *}" --stage 13  # all has been scored

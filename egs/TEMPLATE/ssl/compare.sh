@@ -69,5 +69,5 @@ done
 each "${jobs}" "${first}" pretrain
 each "${jobs}" "${rest}" pretrain
 "${asr_sh}" "${words[@]:2}" --method supervised --stop_stage 10
-each "${jobs}" "${trainings}" recognise --stage 11 --stop_stage 12
-each 1 "${trainings}" recognise --stage 13  # reports one after another
+each "${jobs}" "${trainings}" recognise --report false --stage 11
+recognise "${trainings%% *}" "${seeds%% *}" --stage 13  # all has been scored

@@ -46,6 +46,7 @@ tokenize=                       # of BLEU: 13a, zh, char or ja-mecab; default: z
 train_args=                     # overrides, for instance "max_epoch=2 optim_conf.lr=0.001"
 label=                          # name in reports; default: the method
 st_tag=                         # name of the experiment; by default method, configs, tokens, data, train_args and seed
+report=true                     # at the end of stage 13; a comparison makes one, of all its runs
 dumpdir=dump                    # formatted data
 expdir=exp                      # models and results
 
@@ -176,4 +177,4 @@ for name in "${texts[@]}"; do
         run pack --exp_dir "${exp}" --objective "${name}" --model "${inference_model}" --check_dir "${dirs[1]}"
     fi
 done
-if begins 13 "report"; then run report "${expdir}"; fi
+if "${report}" && begins 13 "report"; then run report "${expdir}"; fi
