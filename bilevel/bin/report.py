@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--baseline", metavar="NAME", help="method that the others are compared with; else the first")
     parser.add_argument("--made_by", help="command that made the runs, quoted in RESULTS.md")
     parser.add_argument("--picture", type=Path, help="also write one plot (SVG)")
-    names = "'SET METRIC', '[expected ]conflict METHOD' or title of curves"
+    names = "'SET METRIC', '[corrected ]conflict METHOD' or title of curves"
     parser.add_argument("--picture_of", default="test WER", metavar="NAME", help=names)
     args = parser.parse_args(argv)
     runs = read_runs(args.exp_dir)

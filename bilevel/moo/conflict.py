@@ -13,25 +13,23 @@ from bilevel.moo import layers
 from bilevel.moo.weighting import check_keys
 
 log = logging.getLogger(__name__)
-_SUMS = ("sums", "counts", "expected", "signal")  # of the record that is under way
+_SUMS = ("sums", "counts", "signal")  # of the record that is under way
 
 
 class ConflictMonitor:
-    r"""Mean cosine of each pair of objectives in each layer, over every `every` steps.
+    """Mean cosine of each pair of objectives in each layer, over every `every` steps.
 
     A pair counts in the steps in which both gradients were found and not zero. The records are part of the state, so a
     resumed training continues them.
 
-    Noise of small batches is at right angles to all else, so it draws these cosines to zero and hides conflict as well
-    as agreement. With two independent batches of each objective, gradients g_a^1 and g_a^2, a record has two more:
+    Noise of small batches draws cosines to zero and hides conflict as well as agreement. Where a step has two
+    independent batches of an objective, with gradients g^1 and g^2, a record has the share that is signal, too:
 
-        signal_a           = sum_t <g_a^1, g_a^2> / sum_t |(g_a^1 + g_a^2) / 2|^2
-        expected cosine_ab = sum_t (<g_a^1, g_b^2> + <g_b^1, g_a^2>) / 2
-                             / sqrt(sum_t <g_a^1, g_a^2> sum_t <g_b^1, g_b^2>)
+        signal_a = sum_t <g_a^1, g_a^2> / sum_t |(g_a^1 + g_a^2) / 2|^2
 
-    Each product is an unbiased estimate of that of the expected gradients, so the first is the part of the step's
-    squared length that is not noise, and the second the cosine without noise. Both are unknown where noise leaves a sum
-    of squares at zero or below.
+    The product is an unbiased estimate of the squared length of the expected gradient; it may fall below zero. Where
+    objectives have batches of their own, cosine_ab / sqrt(signal_a signal_b) is the cosine between the expected
+    gradients: Spearman's correction for attenuation. With one batch for both, their noise is not independent.
 
     Args:
         objectives: Names, in the order of the Gramians.
@@ -48,7 +46,6 @@ class ConflictMonitor:
         self.objectives, self.every = list(objectives), every
         self.units = layers.group(names, granularity)
         self.pairs = [(a, b) for i, a in enumerate(self.objectives) for b in self.objectives[i + 1 :]]
-        self._places = torch.triu_indices(len(self.objectives), len(self.objectives), 1)
         self.reset()
 
     def observe(self, gramians: Tensor, found: Sequence[int] | None = None, cross: Tensor | None = None) -> None:
@@ -65,17 +62,13 @@ class ConflictMonitor:
             zeros = torch.zeros_like(products[0])
             return torch.stack([products[i].sum(0) if here.issuperset(i) else zeros for i in self.units.values()])
 
-        whole = of_units(gramians)
-        cosines = layers.pairwise(whole)
+        cosines = layers.pairwise(of_units(gramians))
         seen = cosines.isfinite()
         self.sums += cosines.where(seen, 0.0)
         self.counts += seen
         if cross is not None:
-            twice = of_units(cross)
-            squares, (first, second) = twice.diagonal(dim1=-2, dim2=-1), self._places
-            product = (twice[:, first, second] + twice[:, second, first]) / 2
-            self.expected += seen * torch.stack([product, squares[:, first], squares[:, second]])
-            self.signal += torch.stack([squares, whole.diagonal(dim1=-2, dim2=-1) * (squares != 0)])
+            squares, lengths = (of_units(p).diagonal(dim1=-2, dim2=-1) for p in (cross, gramians))
+            self.signal += torch.stack([squares, lengths * (squares != 0)])
         self.n_steps += 1
         if self.n_steps % self.every == 0:
             self._close()
@@ -83,25 +76,22 @@ class ConflictMonitor:
     def _close(self) -> None:
         means = torch.where(self.counts > 0, self.sums / self.counts, torch.nan)
         record: dict[str, Any] = {"step": self.n_steps, "cosine": _rounded(means)}
-        (product, left, right), (true, whole) = self.expected, self.signal
-        if (whole > 0).any():
-            known = (left > 0) & (right > 0)
-            record["expected_cosine"] = _rounded(torch.where(known, product / (left * right).sqrt(), torch.nan))
-            record["signal"] = _rounded(torch.where(true > 0, true / whole, torch.nan))
+        if self.signal.any():
+            record["signal_share"] = _rounded(self.signal[0] / self.signal[1])  # 0 / 0 is nan: unknown
         self.records.append(record)
         if means.isfinite().any():
             worst = int(means.nan_to_num(nan=torch.inf).argmin())
             unit, (a, b) = list(self.units)[worst // len(self.pairs)], self.pairs[worst % len(self.pairs)]
             mean, least = float(means.nanmean()), float(means.flatten()[worst])
             log.info("step %d: mean cosine %.3f; least %.3f, %s and %s in %s", self.n_steps, mean, least, a, b, unit)
-        for sums in (self.sums, self.counts, self.expected, self.signal):
+        for sums in (self.sums, self.counts, self.signal):
             sums.zero_()
 
     def write(self, path: Path) -> None:
         """Write all records: {"objectives", "pairs", "layers", "records": [{"step", "cosine": [layer][pair]}]}.
 
-        With two batches a record has "expected_cosine": [layer][pair] and "signal": [layer][objective], too. A cosine
-        is null where a pair was never found together, and all is where it is unknown.
+        With two batches a record has "signal_share": [layer][objective], too. A cosine is null where a pair was never
+        found together, a share where the objective had one batch.
         """
         content = {
             "objectives": self.objectives,
@@ -130,7 +120,6 @@ class ConflictMonitor:
         self.records: list[dict[str, Any]] = []
         self.sums = torch.zeros(len(self.units), len(self.pairs), dtype=torch.float64)
         self.counts = torch.zeros_like(self.sums)
-        self.expected = torch.zeros(3, *self.sums.shape, dtype=torch.float64)  # product, both squares
         self.signal = torch.zeros(2, len(self.units), len(self.objectives), dtype=torch.float64)
 
 

@@ -1,13 +1,13 @@
 """How objectives agree in each layer: heat maps of cosines, and a table of the worst."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bilevel.report.plots import Plot, draw_svg
 from bilevel.report.runs import Run, methods_of
-from bilevel.report.tables import MINUS, Cell, Table, fold
+from bilevel.report.tables import MINUS, NONE, Cell, Table, fold
 
 # Cosines of gradients are small: the same colours in every map, from here on the darkest. Orange and purple differ with
 # any colour vision.
@@ -15,7 +15,6 @@ _RANGE = 0.5
 _PALETTE, _UNKNOWN = "PuOr", "#b4bac2"
 # Of a figure: inches that labels and the colour bar take, and the points that a number needs.
 _MARGIN_IN, _NUMBER_PT = 2.6, 22
-_KEYS = {"Conflict": "cosine", "Expected conflict": "expected_cosine"}  # of a record in conflict.json
 _MAX_PAIRS_NARROW, _MAX_LAYER_NAMES, _N_STEPS = 8, 40, 6
 
 
@@ -24,7 +23,6 @@ class Conflict:
     """Cosines of pairs of objectives, from all runs of a method.
 
     Attributes:
-        name: "Conflict", or "Expected conflict" where the cosines are those of the expected gradients.
         corpus: Corpus of the runs.
         method: Their method.
         n_runs: How many there are.
@@ -32,9 +30,9 @@ class Conflict:
         pairs: P pairs of objectives.
         steps: S steps at which records end.
         cosines: (runs, S, L, P), nan where a pair was never found together.
+        shares: (runs, S, L, P, 2) signal in the gradients of a pair; nan where it is unknown.
     """
 
-    name: str
     corpus: str
     method: str
     n_runs: int
@@ -42,11 +40,24 @@ class Conflict:
     pairs: tuple[tuple[str, str], ...]
     steps: tuple[int, ...]
     cosines: np.ndarray
+    shares: np.ndarray
 
     @property
     def by_pair(self) -> np.ndarray:
         """(L, P) mean over training and runs."""
         return _mean(self.cosines, (0, 1))
+
+    @property
+    def without_noise(self) -> np.ndarray:
+        """(L, P) `by_pair` corrected for attenuation; nan where the shares of signal are unknown or not above zero."""
+        product = np.prod(self.signal, -1, where=(self.signal > 0))
+        known = (self.signal > 0).all(-1)
+        return np.where(known, self.by_pair / np.sqrt(product), np.nan)
+
+    @property
+    def signal(self) -> np.ndarray:
+        """(L, P, 2) mean share of signal in the gradients of a pair."""
+        return _mean(self.shares, (0, 1))
 
     @property
     def by_step(self) -> np.ndarray:
@@ -56,85 +67,84 @@ class Conflict:
     @property
     def least(self) -> tuple[float, str, str]:
         """Least mean over training, its pair and its layer."""
-        means = self.by_pair
+        return self.least_of(self.by_pair)
+
+    def least_of(self, means: np.ndarray) -> tuple[float, str, str]:
+        """Least of (L, P), its pair and its layer."""
         layer, pair = np.unravel_index(np.nanargmin(means), means.shape)
         return float(means[layer, pair]), pair_name(self.pairs[pair]), self.layers[layer]
 
 
-def conflicts(runs: Sequence[Run], name: str = "Conflict") -> list[Conflict]:
+def conflicts(runs: Sequence[Run]) -> list[Conflict]:
     """One for each corpus and method with records of conflict that are not empty, in report order."""
     found = []
     for corpus in sorted({run.corpus for run in runs}):
         for method in methods_of(runs):
-            own = [r for r in runs if (r.corpus, r.method) == (corpus, method)]
-            conflict = _merge(name, corpus, method, [r for r in own if _records(r, name)])
-            if np.isfinite(conflict.cosines).any():
+            own = [r for r in runs if (r.corpus, r.method) == (corpus, method) and r.conflict.get("records")]
+            conflict = _merge(corpus, method, own) if own else None
+            if conflict is not None and np.isfinite(conflict.cosines).any():
                 found.append(conflict)
     return found
-
-
-def signal(runs: Sequence[Run]) -> float:
-    """Mean over runs, steps, layers and objectives of the part of a step's gradient that is not noise, or nan."""
-    found = [r["signal"] for run in runs for r in _records(run, "Expected conflict")]
-    return float(_mean(np.concatenate([np.array(rows, dtype=float).ravel() for rows in found] or [[]]), (0,)))
-
-
-def _records(run: Run, name: str) -> list[Mapping]:
-    """Records of the run that have such cosines."""
-    return [r for r in run.conflict.get("records", ()) if _KEYS[name] in r]
 
 
 def conflict_table(runs: Sequence[Run]) -> Table:
     """One row a method: how many pairs and layers disagree, and the pair and layer that disagree most."""
     rows = []
-    true = {(c.corpus, c.method): c for c in conflicts(runs, "Expected conflict")}
     for c in conflicts(runs):
         means = c.by_pair
         least, pair, layer = c.least
         cells = [_share(_mean(means, (axis,)), names) for axis, names in ((0, c.pairs), (1, c.layers))]
         mean = float(np.nanmean(means))
         cosines = [Cell(_signed(mean, 3), mean), *cells, Cell(_signed(least, 3), least)]
-        expected = [Cell("\u2013"), Cell("\u2013"), Cell("\u2013")]
-        if other := true.get((c.corpus, c.method)):
-            mean, (least, its, _) = float(np.nanmean(other.by_pair)), other.least
-            part = signal([r for r in runs if (r.corpus, r.method) == (c.corpus, c.method)])
-            expected = [Cell(f"{100 * part:.0f}", part), Cell(_signed(mean, 2), mean)]
-            expected.append(Cell(f"{_signed(least, 2)}, {its}", least))
         own = [Cell(c.corpus), Cell(c.method), Cell(str(c.n_runs), c.n_runs)]
-        rows.append([*own, *cosines, Cell(pair), Cell(layer), *expected])
+        rows.append([*own, *cosines, Cell(pair), Cell(layer), *_without_noise(c)])
     note = (
         "Cosines between the gradients of two objectives, mean over training and runs, of all pairs, also of those in "
         "different levels; below 0 a step for one harms the other. Pairs count by their mean over layers, layers by "
-        "their mean over pairs. Noise of small batches draws cosines to 0. Where a step has two batches of each "
-        "objective, signal is the part of a gradient's squared length that is not noise, and the expected cosine the "
-        "one without noise."
+        "their mean over pairs. Noise of small batches draws cosines to 0: signal is the part of a gradient's squared "
+        "length that two independent batches share, and corrected cosines are those without noise."
     )
     counts = ("Pairs below 0", "Layers below 0")
-    expected = ("Signal %", "Expected cosine", "Least, its pair")
-    header = ("Corpus", "Method", "Runs", "Mean cosine", *counts, "Least cosine", "Its pair", "Its layer", *expected)
+    corrected = ("Signal %", "Corrected mean", "Corrected least")
+    header = ("Corpus", "Method", "Runs", "Mean cosine", *counts, "Least cosine", "Its pair", "Its layer", *corrected)
     return fold(header, rows, note, ("Corpus", "Runs"))
 
 
+def _without_noise(c: Conflict) -> list[Cell]:
+    """Share of signal, and what the cosines are without noise: mean, and least with its pair; dashes where unknown."""
+    cosines = c.without_noise
+    if np.isnan(cosines).all():
+        return [Cell(NONE)] * 3
+    share, mean, (least, pair, _) = 100 * float(np.nanmean(c.signal)), float(np.nanmean(cosines)), c.least_of(cosines)
+    return [
+        Cell(f"{share:.0f}", share),
+        Cell(_signed(mean, 2), mean),
+        Cell(f"{_signed(least, 2)}, {pair}", least),
+    ]
+
+
 def conflict_plots(runs: Sequence[Run]) -> list[Plot]:
-    """Layers by pairs for each method, then layers by steps for each method."""
+    """Layers by pairs for each method, as found and without noise, then layers by steps for each method."""
     found = conflicts(runs)
-    return [*map(pair_plot, [*found, *conflicts(runs, "Expected conflict")]), *map(step_plot, found)]
+    corrected = [pair_plot(c, corrected=True) for c in found if np.isfinite(c.without_noise).any()]
+    return [*map(pair_plot, found), *corrected, *map(step_plot, found)]
 
 
-def pair_plot(c: Conflict) -> Plot:
+def pair_plot(c: Conflict, corrected: bool = False) -> Plot:
     """Layers by pairs of objectives, mean over training and runs, with numbers where there is room."""
-    title = f"{c.name} between objectives \u00b7 {c.method} \u00b7 {c.corpus}"
+    title = f"Conflict {'without noise' if corrected else 'between objectives'} \u00b7 {c.method} \u00b7 {c.corpus}"
+    cosines = c.without_noise if corrected else c.by_pair
     wide = len(c.pairs) > _MAX_PAIRS_NARROW
     width = 11.9 if wide else 5.8
     room_pt = 72 * (width - _MARGIN_IN) / len(c.pairs)
 
     def draw(axes) -> None:
-        _heat(axes, c.by_pair, c.layers, numbers=room_pt >= _NUMBER_PT and len(c.layers) <= _MAX_LAYER_NAMES)
+        _heat(axes, cosines, c.layers, numbers=room_pt >= _NUMBER_PT and len(c.layers) <= _MAX_LAYER_NAMES)
         names = [pair_name(pair) for pair in c.pairs]
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
 
-    least, pair, layer = c.least
-    below = _share(c.by_pair.ravel(), c.by_pair.ravel()).text
+    least, pair, layer = c.least_of(cosines)
+    below = _share(cosines.ravel(), cosines.ravel()).text
     alt = (
         f"{title}: mean cosine of gradients in {len(c.layers)} layers, from front to back, for {len(c.pairs)} pairs; "
         f"least {_signed(least, 2)}, {pair} in {layer}; {below} cells below 0"
@@ -165,24 +175,27 @@ def pair_name(pair: Sequence[str]) -> str:
     return " \u00b7 ".join(pair)
 
 
-def _merge(name: str, corpus: str, method: str, runs: Sequence[Run]) -> Conflict:
+def _merge(corpus: str, method: str, runs: Sequence[Run]) -> Conflict:
     """Put the records of several runs together by names and steps; they may lack some of each other's."""
-    key = _KEYS[name]
-    records = [(n, r["step"], run.conflict, r[key]) for n, run in enumerate(runs) for r in _records(run, name)]
-    layers = list(dict.fromkeys(layer for run in runs for layer in run.conflict["layers"]))
+    records = [(n, r["step"], run.conflict, r) for n, run in enumerate(runs) for r in run.conflict["records"]]
+    layers = list(dict.fromkeys(name for run in runs for name in run.conflict["layers"]))
     pairs = list(dict.fromkeys(tuple(pair) for run in runs for pair in run.conflict["pairs"]))
     steps = sorted({step for _, step, _, _ in records})
     cosines = np.full((len(runs), len(steps), len(layers), len(pairs)), np.nan)
-    for n, step, facts, rows in records:
+    shares = np.full((*cosines.shape, 2), np.nan)
+    for n, step, facts, record in records:
         place = np.ix_([layers.index(v) for v in facts["layers"]], [pairs.index(tuple(p)) for p in facts["pairs"]])
-        cosines[n, steps.index(step)][place] = np.array(rows, dtype=float)
-    return Conflict(name, corpus, method, len(runs), _shortened(layers), tuple(pairs), tuple(steps), cosines)
+        cosines[n, steps.index(step)][place] = np.array(record["cosine"], dtype=float)
+        if "signal_share" in record:
+            own = [[facts["objectives"].index(name) for name in pair] for pair in facts["pairs"]]
+            shares[n, steps.index(step)][place] = np.array(record["signal_share"], dtype=float)[:, own]
+    return Conflict(corpus, method, len(runs), _shortened(layers), tuple(pairs), tuple(steps), cosines, shares)
 
 
 def _shortened(names: Sequence[str]) -> tuple[str, ...]:
     """Without the leading parts that all share, but the last part stays."""
     parts = [name.split(".") for name in names]
-    shortest = min(map(len, parts), default=1) - 1
+    shortest = min(map(len, parts)) - 1
     differs = (i for i, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1)
     n_shared = min(next(differs, shortest), shortest)
     return tuple(".".join(part[n_shared:]) for part in parts)

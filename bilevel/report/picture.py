@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from bilevel.report.conflict import conflicts, pair_plot
 from bilevel.report.plots import curve_plots, interval_plot
 from bilevel.report.pretraining import pretraining_plots
@@ -16,15 +18,15 @@ def picture(runs: Sequence[Run], summaries: Sequence[Summary], wanted: str) -> s
     Args:
         runs: All runs.
         summaries: Theirs.
-        wanted: "SET METRIC" ("test WER"), "conflict METHOD", "expected conflict METHOD", or a title of curves.
+        wanted: "SET METRIC" ("test WER"), "conflict METHOD", "corrected conflict METHOD", or a title of curves.
 
     Raises:
         ValueError: There is none of that name; the message lists what there is.
     """
-    kinds = "Conflict", "Expected conflict"
-    maps = {f"{name.lower()} {c.method}": c for name in kinds for c in conflicts(runs, name)}
+    maps = {f"conflict {c.method}": (c, False) for c in conflicts(runs)}
+    maps |= {f"corrected {name}": (c, True) for name, (c, _) in maps.items() if np.isfinite(c.without_noise).any()}
     if wanted in maps:
-        return pair_plot(maps[wanted]).svg
+        return pair_plot(*maps[wanted]).svg
     others = [run for run in runs if run.kind != "pretraining"]
     found = {f"{s.key[1]} {METRICS[s.key[2]].name}": s.key for s in summaries}
     if wanted not in found:

@@ -54,8 +54,8 @@ def test_what_was_not_found_is_null_and_does_not_count():
     assert never.records[0]["cosine"][1][1:] == [None, None]
 
 
-def test_two_batches_tell_conflict_from_noise():
-    """Gradients mu + noise with known mu: the cosine of mu, and its share of the squared length, come out."""
+def test_two_batches_tell_signal_from_noise():
+    """Gradients mu + noise with known mu: its share of the squared length comes out, and with it the cosine of mu."""
     n_steps, dim, noise = 4000, 50, 1.0
     generator = torch.Generator().manual_seed(0)
     mu = torch.zeros(3, dim, dtype=torch.float64)
@@ -64,28 +64,24 @@ def test_two_batches_tell_conflict_from_noise():
     for step in range(n_steps):
         g = mu + noise * torch.randn(2, 3, 3, dim, generator=generator, dtype=torch.float64)  # batch, tensor, objective
         if step % 2:
-            g[:, :, 1] = 0  # absent: its steps must not count in the squares of its pairs
+            g[:, :, 1] = 0  # absent: such steps must not count
         mean = g.mean(0)
         monitor.observe(mean @ mean.transpose(1, 2), cross=g[0] @ g[1].transpose(1, 2))
     (record,) = monitor.records
-    for row, (cosine, _, _) in zip(record["expected_cosine"], record["cosine"], strict=True):
-        assert row == pytest.approx([-0.6, 0, 0], abs=0.06)
-        assert -0.1 < cosine < 0, "the plain mean hides the conflict"
-    for row in record["signal"]:
-        wanted = [length / (length + noise**2 * dim / 2) for length in (4, 4, 1)]
-        assert row == pytest.approx(wanted, abs=0.01)
+    for cosines, share in zip(record["cosine"], record["signal_share"], strict=True):
+        assert share == pytest.approx([length / (length + noise**2 * dim / 2) for length in (4, 4, 1)], abs=0.01)
+        assert -0.1 < cosines[0] < 0, "the plain mean hides the conflict"
+        lengths = [(share[a] * share[b]) ** 0.5 for a, b in ((0, 1), (0, 2), (1, 2))]
+        assert [c / n for c, n in zip(cosines, lengths, strict=True)] == pytest.approx([-0.6, 0, 0], abs=0.06)
 
 
-def test_one_batch_has_no_expected_cosine():
+def test_one_batch_has_no_share():
     rows = products(0)[1]
     twice = rows.clone()
     twice[:, 2] = 0  # the third objective has one batch
     monitor = ConflictMonitor(["a", "b", "c"], NAMES, every=1)
     monitor.observe(rows @ rows.transpose(1, 2), cross=twice @ twice.transpose(1, 2))
-    (first, *others), *_ = monitor.records[0]["expected_cosine"]
-    assert first is not None
-    assert others == [None, None]
-    assert [row[2] for row in monitor.records[0]["signal"]] == [None, None]
+    assert [[v is None for v in row] for row in monitor.records[0]["signal_share"]] == [[False, False, True]] * 2
     monitor.observe(rows @ rows.transpose(1, 2))
     assert monitor.records[1].keys() == {"step", "cosine"}
 
@@ -99,7 +95,7 @@ def test_a_resumed_monitor_goes_on():
         monitor.observe(products(3)[0], cross=products(3)[0])
     assert resumed.records == straight.records
     assert len(resumed.records) == 2
-    assert "expected_cosine" in resumed.records[1]
+    assert "signal_share" in resumed.records[1]
     with pytest.raises(ValueError, match="found keys"):
         resumed.load_state_dict({})
     with pytest.raises(ValueError, match="every 0"):

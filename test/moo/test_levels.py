@@ -105,16 +105,14 @@ def test_the_monitor_sees_both_batches_of_those_that_have_two(model):
     found = {name: [model.gradient(name, x)[0] for x in batches[name]] for name in ("asr", "st")}
     step(model, built)
     (record,) = built.monitor.records
-    for t, (row, signal) in enumerate(zip(record["expected_cosine"], record["signal"], strict=True)):
-        (a, b), (c, d) = ([g[t].flatten() for g in found[name]] for name in ("asr", "st"))
-        squares = float(a @ b), float(c @ d)
-        if min(squares) > 0:
-            expected = float(a @ d + b @ c) / 2 / (squares[0] * squares[1]) ** 0.5
-            assert row == [pytest.approx(expected, abs=6e-5), None, None]
-            assert signal[0] == pytest.approx(squares[0] / float(((a + b) / 2).square().sum()), abs=6e-5)
-        else:
-            assert row == [None, None, None]
-    assert any(row[0] is not None for row in record["expected_cosine"])
+    for t, shares in enumerate(record["signal_share"]):
+        for name, share in zip(("asr", "st"), shares, strict=False):
+            a, b = (g[t].flatten() for g in found[name])
+            product = float(a @ b)
+            expected = product / float(((a + b) / 2).square().sum()) if product else None
+            assert share == (expected and pytest.approx(expected, abs=6e-5))
+        assert shares[2] is None, "one batch"
+    assert any(row[0] is not None for row in record["signal_share"])
 
 
 def test_an_absent_objective_leaves_the_others_and_its_own_state(model):

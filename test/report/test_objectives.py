@@ -237,25 +237,26 @@ def test_conflict_table_counts_pairs_and_layers_below_zero(made):
     assert (row["Its pair"], row["Its layer"]) == ("asr_en \u00b7 asr_fr", "norm")
 
 
-def test_expected_cosines_and_signal_stand_beside_the_noisy_ones(copy):
+def test_cosines_are_corrected_by_the_shares_of_signal(copy):
     runs = read_runs(copy)
-    assert not conflicts(runs, "Expected conflict")
     assert {row["Signal %"] for row in rows(conflict_table(runs))} == {"\u2013"}
-    for seed, part in ((0, 0.1), (1, 0.3)):
+    for seed, share in ((0, 0.1), (1, 0.3)):
         file = copy / f"sum_seed{seed}" / "conflict.json"
         facts = json.loads(file.read_text())
-        records = [r | {"expected_cosine": [[None if v is None else v - 0.5 for v in row] for row in r["cosine"]],
-                        "signal": [[part, None]] * len(LAYERS)} for r in facts["records"]]  # fmt: skip
-        edit(file, records=records)
+        shares = [[share, 0.8, -share, None, *[None] * (len(OBJECTIVES) - 4)]] * len(LAYERS)
+        edit(file, records=[r | {"signal_share": shares} for r in facts["records"]])
     runs = read_runs(copy)
-    (c,) = conflicts(runs, "Expected conflict")
-    np.testing.assert_allclose(c.by_pair, conflicts(runs)[0].by_pair - 0.5)
+    c = conflicts(runs)[0]
+    first_pair = c.by_pair[:, 0] / (0.2 * 0.8) ** 0.5
+    np.testing.assert_allclose(c.without_noise[:, 0], first_pair)
+    assert np.isnan(c.without_noise[:, 1:]).all(), "a share below zero, or unknown"
     first, second = rows(conflict_table(runs))
-    assert first["Signal %"] == "20"
-    assert first["Least, its pair"] == f"\u2212{0.5 - expected(5, 0):.2f}, asr_en \u00b7 asr_fr"
-    assert first["Expected cosine"] == f"\u2212{-np.nanmean(c.by_pair):.2f}"
+    assert first["Corrected mean"] == f"{first_pair.mean():.2f}".replace("-", "\u2212")
+    assert first["Corrected least"] == f"{first_pair.min():.2f}, asr_en \u00b7 asr_fr".replace("-", "\u2212")
     assert second["Signal %"] == "\u2013"
-    assert "Expected conflict between objectives" in picture(runs, summarise(runs), "expected conflict sum")
+    assert "Conflict without noise" in picture(runs, summarise(runs), "corrected conflict sum")
+    with pytest.raises(ValueError, match=r"expected one of .*corrected conflict sum"):
+        picture(runs, summarise(runs), "corrected conflict vm_asr")
 
 
 def test_map_has_symmetric_colours_numbers_where_known_and_grey_elsewhere():
