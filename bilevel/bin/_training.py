@@ -87,7 +87,7 @@ def write_facts(args: argparse.Namespace, merged: dict[str, Any]) -> None:
         frozen = " (encoder frozen)" if "encoder" in (merged.get("freeze_param") or []) else ""
         label = f"{args.method}{frozen} from {start}" if start else args.method
     facts = {"method": label, "corpus": args.corpus, "seed": args.seed, "config_sha256": digest(merged)}
-    facts["commit"] = commit()
+    facts |= {"commit": commit()}
     write_text(args.exp_dir / "run.json", json.dumps(facts, indent=1) + "\n")
 
 
@@ -95,9 +95,8 @@ def write_result(exp_dir: Path, results: Sequence[Mapping[str, Any]] = ()) -> No
     """result.json, which the report reads: facts, cost, any error rates, and the commits of training and of scoring."""
     facts, cost = (json.loads((exp_dir / name).read_text()) for name in ("run.json", "cost.json"))
     commits = dict.fromkeys((facts.get("commit", "unknown"), commit()))
-    facts |= {"params": cost.pop("params"), "commit": ", ".join(commits)}
-    result = facts | {"results": list(results), "cost": cost}
-    write_text(exp_dir / "result.json", json.dumps(result, indent=1) + "\n")
+    made = {"params": cost.pop("params"), "results": list(results), "cost": cost, "commit": ", ".join(commits)}
+    write_text(exp_dir / "result.json", json.dumps(facts | made, indent=1) + "\n")
 
 
 def check_resume(stamp: Stamp, exp_dir: Path) -> None:

@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None) -> None:
     parser.add_argument("--n_mels", type=int, default=80, help="filters of fbank features")
     parser.add_argument("--min_sec", type=float, default=Limits.min_sec, help="shorter utterances are quarantined")
     parser.add_argument("--max_sec", type=float, default=Limits.max_sec, help="longer utterances are quarantined")
-    parser.add_argument("--max_missing_share", type=float, default=Limits.max_missing_share, help="files may lack this")
+    lack = "take files that lack up to this share of what their header promises"
+    parser.add_argument("--max_missing_share", type=float, default=Limits.max_missing_share, help=lack)
     parser.add_argument("--max_bad_share", type=float, default=Limits.max_bad_share, help="stop above this share")
     parser.add_argument("--allow_pipes", action="store_true", help="run `command |` entries (without a shell)")
     parser.add_argument("--nj", type=int, default=1, help="number of processes")

@@ -48,13 +48,13 @@ class ConflictMonitor:
         self.pairs = [(a, b) for i, a in enumerate(self.objectives) for b in self.objectives[i + 1 :]]
         self.reset()
 
-    def observe(self, gramians: Tensor, found: Sequence[int] | None = None, cross: Tensor | None = None) -> None:
+    def observe(self, gramians: Tensor, found: Sequence[int] | None = None, shared: Tensor | None = None) -> None:
         """Take in one step.
 
         Args:
             gramians: (T, M, M) of all objectives, zeros for those that are absent.
             found: Indices of the tensors that they belong to; all tensors when None.
-            cross: (T, M, M) J_1 J_2^T of two independent batches, zeros for objectives with one.
+            shared: (T, M) <g^1, g^2> of each objective's two independent batches, zeros for those with one.
         """
         here = set(range(len(gramians)) if found is None else found)
 
@@ -62,13 +62,14 @@ class ConflictMonitor:
             zeros = torch.zeros_like(products[0])
             return torch.stack([products[i].sum(0) if here.issuperset(i) else zeros for i in self.units.values()])
 
-        cosines = layers.pairwise(of_units(gramians))
+        whole = of_units(gramians)
+        cosines = layers.pairwise(whole)
         seen = cosines.isfinite()
         self.sums += cosines.where(seen, 0.0)
         self.counts += seen
-        if cross is not None:
-            squares, lengths = (of_units(p).diagonal(dim1=-2, dim2=-1) for p in (cross, gramians))
-            self.signal += torch.stack([squares, lengths * (squares != 0)])
+        if shared is not None:
+            signal = of_units(shared)
+            self.signal += torch.stack([signal, whole.diagonal(dim1=-2, dim2=-1) * (signal != 0)])
         self.n_steps += 1
         if self.n_steps % self.every == 0:
             self._close()
@@ -84,8 +85,8 @@ class ConflictMonitor:
             unit, (a, b) = list(self.units)[worst // len(self.pairs)], self.pairs[worst % len(self.pairs)]
             mean, least = float(means.nanmean()), float(means.flatten()[worst])
             log.info("step %d: mean cosine %.3f; least %.3f, %s and %s in %s", self.n_steps, mean, least, a, b, unit)
-        for sums in (self.sums, self.counts, self.signal):
-            sums.zero_()
+        for name in _SUMS:
+            getattr(self, name).zero_()
 
     def write(self, path: Path) -> None:
         """Write all records: {"objectives", "pairs", "layers", "records": [{"step", "cosine": [layer][pair]}]}.

@@ -322,10 +322,10 @@ class Levels:
         """Hand the products of the held tensors to the monitor and to the selection."""
         c = self.collector
         if self.monitor is not None:
+            whole, shared = (gramians.new_zeros(len(c.shared), *p.shape[1:]) for p in (gramians, gramians[:, 0]))
             twice = torch.tensor([c.n_batches.get(m) == 2 for m in range(len(c.objectives))])
-            both = gramians.new_zeros(2, len(c.shared), *gramians.shape[1:])
-            both[:, c.held] = torch.stack([gramians, cross * twice * twice[:, None]])
-            self.monitor.observe(both[0], c.held, both[1])
+            whole[c.held], shared[c.held] = gramians, cross.diagonal(dim1=1, dim2=2) * twice
+            self.monitor.observe(whole, c.held, shared)
         if self.selection is not None:
             self.selection.step(gramians)
 

@@ -49,10 +49,13 @@ class Conflict:
 
     @property
     def without_noise(self) -> np.ndarray:
-        """(L, P) `by_pair` corrected for attenuation; nan where the shares of signal are unknown or not above zero."""
-        product = np.prod(self.signal, -1, where=(self.signal > 0))
-        known = (self.signal > 0).all(-1)
-        return np.where(known, self.by_pair / np.sqrt(product), np.nan)
+        """(L, P) mean cosine corrected for attenuation, of records with both shares; nan if a mean share is below 0."""
+        known = np.isfinite(self.shares).all(-1)
+        cosines, signal = (
+            _mean(np.where(mask, values, np.nan), (0, 1))
+            for mask, values in ((known, self.cosines), (known[..., None], self.shares))
+        )
+        return cosines / np.sqrt(np.where(signal > 0, signal, np.nan).prod(-1))
 
     @property
     def signal(self) -> np.ndarray:

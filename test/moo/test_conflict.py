@@ -66,7 +66,7 @@ def test_two_batches_tell_signal_from_noise():
         if step % 2:
             g[:, :, 1] = 0  # absent: such steps must not count
         mean = g.mean(0)
-        monitor.observe(mean @ mean.transpose(1, 2), cross=g[0] @ g[1].transpose(1, 2))
+        monitor.observe(mean @ mean.transpose(1, 2), shared=(g[0] * g[1]).sum(-1))
     (record,) = monitor.records
     for cosines, share in zip(record["cosine"], record["signal_share"], strict=True):
         assert share == pytest.approx([length / (length + noise**2 * dim / 2) for length in (4, 4, 1)], abs=0.01)
@@ -80,7 +80,7 @@ def test_one_batch_has_no_share():
     twice = rows.clone()
     twice[:, 2] = 0  # the third objective has one batch
     monitor = ConflictMonitor(["a", "b", "c"], NAMES, every=1)
-    monitor.observe(rows @ rows.transpose(1, 2), cross=twice @ twice.transpose(1, 2))
+    monitor.observe(rows @ rows.transpose(1, 2), shared=twice.square().sum(-1))
     assert [[v is None for v in row] for row in monitor.records[0]["signal_share"]] == [[False, False, True]] * 2
     monitor.observe(rows @ rows.transpose(1, 2))
     assert monitor.records[1].keys() == {"step", "cosine"}
@@ -89,10 +89,10 @@ def test_one_batch_has_no_share():
 def test_a_resumed_monitor_goes_on():
     straight, resumed = (ConflictMonitor(["a", "b", "c"], NAMES, every=2) for _ in range(2))
     for seed in range(3):
-        straight.observe(products(seed)[0], cross=products(seed)[0])
+        straight.observe(products(seed)[0], shared=products(seed)[0].diagonal(dim1=1, dim2=2))
     resumed.load_state_dict(straight.state_dict())
     for monitor in (straight, resumed):
-        monitor.observe(products(3)[0], cross=products(3)[0])
+        monitor.observe(products(3)[0], shared=products(3)[0].diagonal(dim1=1, dim2=2))
     assert resumed.records == straight.records
     assert len(resumed.records) == 2
     assert "signal_share" in resumed.records[1]

@@ -257,6 +257,10 @@ def test_cosines_are_corrected_by_the_shares_of_signal(copy):
     assert "Conflict without noise" in picture(runs, summarise(runs), "corrected conflict sum")
     with pytest.raises(ValueError, match=r"expected one of .*corrected conflict sum"):
         picture(runs, summarise(runs), "corrected conflict vm_asr")
+    edit(file, records=facts["records"])
+    c = conflicts(read_runs(copy))[0]
+    of_the_first = c.cosines[0, :, :, 0].mean(0) / (0.1 * 0.8) ** 0.5
+    np.testing.assert_allclose(c.without_noise[:, 0], of_the_first, err_msg="cosines of a run without shares count not")
 
 
 def test_map_has_symmetric_colours_numbers_where_known_and_grey_elsewhere():
